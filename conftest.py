@@ -1,0 +1,26 @@
+"""One configuration for every test: float64 on, four emulated CPU devices, shapes checked."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["JAX_NUM_CPU_DEVICES"] = "4"  # read when JAX starts: before the first import of it
+
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+# The shapes in ntkflow's annotations are checked at every call of the test run.
+install_import_hook("ntkflow", "beartype.beartype")
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def four_devices():
+    assert len(jax.local_devices()) == 4
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request):
+    return request.param

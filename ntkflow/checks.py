@@ -1,0 +1,89 @@
+"""What the library asks of its input, asked once, at the door.
+
+Structure (ranks, lengths, counts) is checked always, also under a trace. Values (NaN, inf) are
+checked where they can be read: under `jit` and `vmap` an array has a shape but no values yet.
+"""
+
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def is_concrete(x: Any) -> bool:
+    """Whether the values of `x` can be read now: not under a trace, and all on this host."""
+    if not isinstance(x, jax.Array):
+        return True
+    try:
+        return x.is_fully_addressable
+    except jax.errors.ConcretizationTypeError:  # a tracer has no placement to ask for
+        return False
+
+
+def positive_int(name: str, value: Any) -> int:
+    """`value` as an int > 0, or a ValueError that names it."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or number <= 0:
+        raise ValueError(f"{name} is {value!r}; expected a whole number greater than 0.")
+    return number
+
+
+def finite(name: str, tree: Any) -> None:
+    """Refuse NaN and inf in the floating-point leaves of `tree` whose values can be read.
+
+    >>> finite("x", jnp.array([1.0, jnp.nan]))
+    Traceback (most recent call last):
+    ...
+    ValueError: x holds NaN or infinite values: 1 of 2, the first at index (1,); ...
+    """
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is None or not jnp.issubdtype(dtype, jnp.inexact) or not is_concrete(leaf):
+            continue
+        with jax.ensure_compile_time_eval():  # concrete, though a trace may be under way
+            if bool(jnp.isfinite(leaf).all()):
+                continue
+            bad = ~np.asarray(jnp.isfinite(leaf))
+        where = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(
+            f"{name}{jax.tree_util.keystr(path)} holds NaN or infinite values: {bad.sum()} of "
+            f"{bad.size}, the first at index {where}; remove or replace them before they spread."
+        )
+
+
+def same_length(**arrays: Any) -> int:
+    """The common length of the leading axes, or a ValueError that lists them; 0 is refused."""
+    lengths = {}
+    for name, array in arrays.items():
+        shape = jnp.shape(array)
+        if not shape:
+            raise ValueError(f"{name} is a scalar; expected an array with a leading sample axis.")
+        lengths[name] = shape[0]
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        raise ValueError(f"Leading axes differ: {listed}; expected one row per sample in each.")
+    (length,) = set(lengths.values())
+    if length == 0:
+        raise ValueError(f"{' and '.join(lengths)} hold no samples; expected at least one.")
+    return length
+
+
+def matrix(name: str, x: Any) -> jax.Array:
+    """`x` as a floating-point array of shape (n, d), n > 0, finite where it can be read."""
+    array = jnp.asarray(x)
+    if array.ndim != 2:
+        raise ValueError(
+            f"{name} has shape {array.shape}; expected (samples, features). "
+            "For one sample write x[None, :], for images x.reshape(len(x), -1)."
+        )
+    if 0 in array.shape:
+        raise ValueError(f"{name} has shape {array.shape}; expected at least one sample.")
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        array = array.astype(float)
+    finite(name, array)
+    return array
