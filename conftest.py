@@ -1,4 +1,4 @@
-"""One configuration for every test: float64 on, four emulated CPU devices, shapes checked."""
+"""One configuration for every test: float64 on, four emulated CPU devices."""
 
 import os
 
@@ -7,10 +7,6 @@ os.environ["JAX_NUM_CPU_DEVICES"] = "4"  # read when JAX starts: before the firs
 
 import jax
 import pytest
-from jaxtyping import install_import_hook
-
-# The shapes in ntkflow's annotations are checked at every call of the test run.
-install_import_hook("ntkflow", "beartype.beartype")
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")

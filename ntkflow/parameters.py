@@ -71,7 +71,9 @@ def partition(params: Any, trainable: Predicate | None = None) -> tuple[Any, Mer
     chosen = [selects(path, leaf) for path, leaf in leaves]
     if not any(chosen):
         available = sorted("/".join(path_names(path)) for path, _ in leaves)
-        asked = "no parameter is floating point" if trainable is None else "`trainable` matches none"
+        asked = (
+            "no parameter is floating point" if trainable is None else "`trainable` matches none"
+        )
         raise ValueError(
             f"Nothing to differentiate: {asked} of the parameters {available}. "
             "`trainable` gets each parameter's path as a tuple of strings, without Flax's "

@@ -1,6 +1,7 @@
 """How theory is represented: a theorem's quantity (`Bound`), and a run held against a theorem
 (`Certificate`)."""
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,12 +42,20 @@ class Inequality(NamedTuple):
     @property
     def slack(self) -> np.ndarray:
         """`larger - smaller` at each record: negative where the inequality fails."""
-        return self.larger - self.smaller
+        with np.errstate(invalid="ignore"):  # inf − inf, of a run that diverged, is NaN
+            return self.larger - self.smaller
 
     @property
     def margin(self) -> np.ndarray:
         """The smallest slack along the run, of each seed."""
         return self.slack.min(axis=-1)
+
+    @property
+    def ratio(self) -> np.ndarray:
+        """The largest `smaller / larger` along the run: how much of the bound is used; 0/0 is 0."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.where(self.smaller == 0, 0.0, self.smaller / self.larger)
+        return ratio.max(axis=-1)
 
     @property
     def holds(self) -> np.ndarray:
@@ -87,17 +96,18 @@ class Certificate(NamedTuple):
     @property
     def applies(self) -> np.ndarray:
         """Whether every hypothesis holds: only then does the theorem speak of this run."""
-        return np.logical_and.reduce([entry.holds for entry in self.hypotheses])
+        return _all_hold(self.hypotheses)
 
     @property
     def holds(self) -> np.ndarray:
         """Whether every claim holds along the run."""
-        return np.logical_and.reduce([entry.holds for entry in self.claims])
+        return _all_hold(self.claims)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row per inequality, for a table: kind, statement, source, margin, holds.
+        """One row per inequality, for a table: kind, statement, source, margin, ratio, holds.
 
-        With several seeds, `margin` is the smallest over seeds and `holds` the share of seeds.
+        With several seeds, `margin` is the smallest and `ratio` the largest over seeds, and
+        `holds` is the share of seeds.
         """
         return [
             {
@@ -105,8 +115,14 @@ class Certificate(NamedTuple):
                 "statement": entry.statement,
                 "source": entry.source,
                 "margin": float(entry.margin.min()),
+                "ratio": float(entry.ratio.max()),
                 "holds": float(np.mean(entry.holds)),
             }
             for kind, entries in (("hypothesis", self.hypotheses), ("claim", self.claims))
             for entry in entries
         ]
+
+
+def _all_hold(entries: tuple[Inequality, ...]) -> np.ndarray:
+    # Entries with and without an axis of seeds stand side by side: they are broadcast.
+    return functools.reduce(np.logical_and, [entry.holds for entry in entries], np.True_)

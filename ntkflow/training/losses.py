@@ -24,13 +24,13 @@ def gradient_scale(reduction: Reduction, size: int) -> float:
     """
     scales = {"half_sum": 1.0, "sum": 2.0, "mean": 2.0 / size}
     if reduction not in scales:
-        raise ValueError(f"reduction is {reduction!r}; expected one of {list(get_args(Reduction))}.")
+        raise ValueError(
+            f"reduction is {reduction!r}; expected one of {list(get_args(Reduction))}."
+        )
     return scales[reduction]
 
 
-def squared_loss(
-    apply: Callable[[Any, Any], jax.Array], reduction: Reduction = "half_sum"
-) -> Loss:
+def squared_loss(apply: Callable[[Any, Any], jax.Array], reduction: Reduction = "half_sum") -> Loss:
     """Build the squared loss of a network.
 
     "half_sum": ½ Σ (f − y)², "sum": Σ (f − y)², "mean": the mean of (f − y)² over samples and

@@ -17,7 +17,7 @@ Study = Callable[..., Any]
 
 # Per step of one seed, in floating-point operations as XLA counts them with a loop's body once.
 # Below, a batched operation saves more in overhead than it loses in speed: benchmarks/seeds.py.
-_CPU_VMAP_LIMIT = 2e5
+_CPU_VMAP_LIMIT = 1e6
 
 
 def over_seeds(experiment: Experiment, *, batch: int | None = None) -> Study:
@@ -108,9 +108,7 @@ def over_devices(study: Study, *, devices: Sequence[jax.Device] | None = None) -
         )
     count = len(devices)
     mapped = jax.pmap(lambda keys, args: study(keys, *args), in_axes=(0, None), devices=devices)
-    merge = jax.jit(
-        lambda tree: jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), tree)
-    )
+    merge = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), tree))
 
     def split_study(keys: jax.Array, *args: Any) -> Any:
         _seed_count(keys)
@@ -161,13 +159,5 @@ def _choose_batch(experiment: Experiment, keys: jax.Array, args: tuple[Any, ...]
     seeds = len(keys)
     if jax.default_backend() != "cpu":
         return seeds
-    shapes = jax.tree.map(_abstract, (keys[0], *args))
-    cost = experiment.lower(*shapes).cost_analysis()  # type: ignore[attr-defined]
+    cost = experiment.lower(keys[0], *args).cost_analysis()  # type: ignore[attr-defined]
     return seeds if cost is not None and cost.get("flops", 0.0) < _CPU_VMAP_LIMIT else 1
-
-
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    array = leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
-    return jax.ShapeDtypeStruct(
-        array.shape, array.dtype, weak_type=getattr(array, "weak_type", False)
-    )

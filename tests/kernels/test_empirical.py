@@ -1,0 +1,230 @@
+"""The kernel against explicit Jacobians, for networks of every kind and every shape of output."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from helpers import CNN, MLP, NNXNetwork, assert_close, samples
+
+from ntkflow.kernels.empirical import empirical_nngp, empirical_ntk, ntk_product
+from ntkflow.nnx import from_nnx
+
+
+def linen(module, x):
+    return module.apply, module.init(jax.random.key(1), x)
+
+
+def batch_normalized():
+    import flax.linen as nn
+
+    class Network(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.Dense(5, param_dtype=jnp.float64)(x)
+            x = nn.BatchNorm(use_running_average=True, param_dtype=jnp.float64)(x)
+            return nn.Dense(2, param_dtype=jnp.float64)(nn.relu(x))
+
+    return linen(Network(), samples(0, 1, 4))
+
+
+NETWORKS = {
+    "linen": lambda: (linen(MLP(3), samples(0, 1, 4)), (4,)),
+    "scalar": lambda: (linen(MLP(None), samples(0, 1, 4)), (4,)),
+    "one output": lambda: (linen(MLP(1), samples(0, 1, 4)), (4,)),
+    "convolutional": lambda: (linen(CNN(), samples(0, 1, 6, 6, 2)), (6, 6, 2)),
+    "nnx": lambda: (from_nnx(NNXNetwork(nnx.Rngs(0))), (4,)),
+    "batch norm": lambda: (batch_normalized(), (4,)),
+    "plain function": lambda: ((lambda w, x: jnp.sin(x @ w), samples(3, 4, 2)), (4,)),
+}
+METHODS = ["auto", "jacobian"]
+OUTPUTS = ["full", "diagonal", "trace"]
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def network(request):
+    (apply, params), shape = NETWORKS[request.param]()
+    return apply, params, samples(5, 6, *shape), samples(6, 3, *shape)
+
+
+def explicit_ntk(apply, params, x1, x2, keep=lambda path: True):
+    """The definition, by one Jacobian of the whole batch: no vmap, no partition."""
+    linen_variables = isinstance(params, dict) and "params" in params
+    trained = params["params"] if linen_variables else params
+
+    def f(trained, x):
+        return apply({**params, "params": trained} if linen_variables else trained, x)
+
+    def jacobian(x):
+        leaves = jax.tree_util.tree_leaves_with_path(jax.jit(jax.jacfwd(f))(trained, x))
+        blocks = [
+            np.asarray(leaf).reshape(*f(trained, x).shape, -1)
+            for path, leaf in leaves
+            if keep(jax.tree_util.keystr(path))
+        ]
+        full = np.concatenate(blocks, -1)
+        return full.reshape(len(x), -1, full.shape[-1])
+
+    return np.einsum("iap,jbp->ijab", jacobian(x1), jacobian(x2))
+
+
+def reduce_outputs(theta, outputs, scalar):
+    if scalar:
+        return theta[:, :, 0, 0]
+    diagonal = np.einsum("ijaa->ija", theta)
+    return {"full": theta, "diagonal": diagonal, "trace": diagonal.sum(-1)}[outputs]
+
+
+def transpose_samples(theta):
+    return theta.transpose({2: (1, 0), 3: (1, 0, 2), 4: (1, 0, 3, 2)}[theta.ndim])
+
+
+@pytest.mark.quick
+def test_every_shape_and_method_equals_explicit_jacobians(network):
+    apply, params, x1, x2 = network
+    kernels = {
+        (outputs, method): empirical_ntk(apply, outputs=outputs, method=method)
+        for outputs in OUTPUTS
+        for method in METHODS
+    }
+    scalar = apply(params, x1).ndim == 1
+    for second in (x2, None):
+        theta = explicit_ntk(apply, params, x1, x1 if second is None else second)
+        compute = jax.jit(lambda: {k: f(params, x1, second) for k, f in kernels.items()})
+        for (outputs, _), actual in compute().items():
+            expected = reduce_outputs(theta, outputs, scalar)
+            assert actual.dtype == jnp.float64
+            assert actual.shape == expected.shape
+            np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-10)
+            if second is None:
+                actual = np.asarray(actual)
+                assert (actual == transpose_samples(actual)).all()
+
+
+def test_diagonal_is_the_squared_norm_of_the_gradient():
+    apply, params = linen(MLP(None), samples(0, 1, 4))
+    x = samples(5, 6, 4)
+    theta = jax.jit(empirical_ntk(apply))(params, x)
+    gradient = jax.jit(jax.grad(lambda p, sample: apply(p, sample[None])[0]))
+    for i in range(6):
+        leaves = jax.tree.leaves(gradient(params, x[i]))
+        assert_close(theta[i, i], np.float64(sum(float((leaf**2).sum()) for leaf in leaves)))
+
+
+def test_product_equals_the_kernel_times_a_vector(network):
+    apply, params, x1, x2 = network
+
+    @jax.jit
+    def both(v, w):
+        theta = empirical_ntk(apply)(params, x1, x2)
+        subscripts = "ij,j->i" if v.ndim == 1 else "ijab,jb->ia"
+        product = ntk_product(apply)
+        return (
+            (jnp.einsum(subscripts, theta, v), product(params, x1, x2, v)),
+            (product(params, x1, None, w), product(params, x1, x1, w)),
+        )
+
+    v, w = (samples(9, *apply(params, x).shape) for x in (x2, x1))
+    for expected, actual in both(v, w):
+        assert_close(actual, expected, factor=1000)
+
+
+def test_trainable_keeps_some_parameters_and_the_parts_add_up():
+    apply, params = linen(MLP(3), samples(0, 1, 4))
+    x1, x2 = samples(5, 6, 4), samples(6, 3, 4)
+    groups = ("encoder", "middle", "decoder")
+    kernels = [empirical_ntk(apply, trainable=lambda path, g=g: g in path) for g in groups]
+    *parts, whole = jax.jit(
+        lambda: [kernel(params, x1, x2) for kernel in [*kernels, empirical_ntk(apply)]]
+    )()
+    expected = explicit_ntk(apply, params, x1, x2, keep=lambda path: "encoder" in path)
+    assert_close(parts[0], expected)
+    assert_close(sum(parts), whole)
+    v = samples(9, 3, 3)
+    product = jax.jit(ntk_product(apply, trainable=lambda path: "encoder" in path))
+    assert_close(product(params, x1, x2, v), np.einsum("ijab,jb->ia", parts[0], v), factor=1000)
+
+
+def test_float32_stays_float32_and_agrees_with_float64():
+    x = samples(5, 6, 4)
+    apply, params = linen(MLP(2), x)
+    low = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
+    kernel = jax.jit(empirical_ntk(apply))
+    theta = kernel(low, x.astype(jnp.float32))
+    assert theta.dtype == jnp.float32
+    assert_close(theta, kernel(params, x), factor=100)
+
+
+def test_transforms_compose():
+    apply, params = linen(MLP(None), samples(0, 1, 4))
+    x = samples(5, 6, 4)
+    kernel = jax.jit(empirical_ntk(apply))
+    many = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), params)
+    batched = jax.vmap(kernel, (0, None))(many, x)
+    assert_close(batched[0], kernel(params, x))
+    trace = lambda p: jnp.trace(kernel(p, x))  # noqa: E731
+    direction = jax.tree.map(jnp.ones_like, params)
+    slope = jax.jvp(trace, (params,), (direction,))[1]
+    moved = [
+        trace(jax.tree.map(lambda p, d, s=s: p + s * d, params, direction)) for s in (1e-6, -1e-6)
+    ]
+    np.testing.assert_allclose(slope, (moved[0] - moved[1]) / 2e-6, rtol=1e-6)
+
+
+def test_integer_inputs_reach_the_network_as_they_are():
+    table = samples(0, 10, 3)
+    theta = empirical_ntk(lambda p, tokens: p[tokens].sum(-2))(table, jnp.array([[0, 1], [1, 1]]))
+    assert_close(theta[:, :, 0, 0], np.array([[2.0, 2.0], [2.0, 4.0]]))
+
+
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_nngp_is_the_product_of_outputs(shape):
+    apply, w = lambda w, x: jnp.sin(x @ w), samples(3, 4, *shape)
+    x1, x2 = samples(5, 6, 4), samples(6, 3, 4)
+    f1, f2 = (np.asarray(apply(w, x)).reshape(len(x), -1) for x in (x1, x2))
+    for outputs in OUTPUTS:
+        kernel = empirical_nngp(apply, outputs=outputs)
+        expected = reduce_outputs(np.einsum("ia,jb->ijab", f1, f2), outputs, shape == ())
+        assert_close(kernel(w, x1, x2), expected)
+        symmetric = np.asarray(kernel(w, x1))
+        assert (symmetric == transpose_samples(symmetric)).all()
+
+
+class TestBadInput:
+    apply = staticmethod(lambda w, x: x @ w)
+    w = np.ones((4, 2))
+
+    def test_unknown_outputs_and_method(self):
+        with pytest.raises(ValueError, match="outputs is 'all'; expected one of .*'trace'"):
+            empirical_ntk(self.apply, outputs="all")
+        with pytest.raises(ValueError, match="outputs is 'all'"):
+            empirical_nngp(self.apply, outputs="all")
+        with pytest.raises(ValueError, match="method is 'fast'; expected one of"):
+            empirical_ntk(self.apply, method="fast")
+
+    @pytest.mark.parametrize("build", [empirical_ntk, empirical_nngp])
+    @pytest.mark.parametrize(
+        ("x", "message"),
+        [
+            (np.ones((0, 4)), "x1 hold no samples"),
+            (np.float64(1.0), "x1 is a scalar"),
+            (np.full((2, 4), np.nan), r"x1 holds NaN .* 8 of 8"),
+        ],
+    )
+    def test_inputs(self, build, x, message):
+        with pytest.raises(ValueError, match=message):
+            build(self.apply)(self.w, x)
+
+    def test_output_of_another_batch_size_or_rank(self):
+        x = np.ones((3, 4))
+        with pytest.raises(ValueError, match=r"returned shape \(1, 2\) for 3 samples in x1"):
+            empirical_ntk(lambda w, x: x[:1] @ w)(self.w, x)
+        with pytest.raises(ValueError, match=r"returned shape \(3, 2, 1\)"):
+            empirical_ntk(lambda w, x: (x @ w)[..., None])(self.w, x)
+        with pytest.raises(ValueError, match="expected one array"):
+            empirical_ntk(lambda w, x: (x @ w, {}))(self.w, x)
+
+    def test_v_of_another_shape(self):
+        x = np.ones((3, 4))
+        with pytest.raises(ValueError, match=r"v has shape \(3,\); expected \(3, 2\)"):
+            ntk_product(self.apply)(self.w, x, x, np.ones(3))

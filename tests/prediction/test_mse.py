@@ -1,0 +1,153 @@
+"""Closed forms against the runs they predict: descent and flow of a linear model."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import assert_close, samples
+
+from ntkflow.kernels.empirical import empirical_ntk
+from ntkflow.prediction.mse import gradient_descent_mse, gradient_flow_mse
+from ntkflow.training.descent import descend
+from ntkflow.training.flow import gradient_flow
+from ntkflow.training.losses import squared_loss
+
+X, X_TEST = samples(0, 6, 9), samples(1, 4, 9)
+
+
+def apply(params, x):
+    """Linear in the parameters, with outputs that share them: Θ couples the outputs."""
+    return x @ params["a"] @ jnp.ones((3, 2)) + (x @ params["b"])
+
+
+def setting(coupled):
+    if coupled:
+        params = {"a": samples(2, 9, 3), "b": samples(3, 9, 2)}
+        return apply, params, samples(4, 6, 2)
+    return (lambda w, x: x @ w), samples(2, 9), samples(4, 6)
+
+
+def kernels(network, params):
+    kernel = jax.jit(empirical_ntk(network))
+    return kernel(params, X), kernel(params, X_TEST, X)
+
+
+def observers(network):
+    return {
+        "train": lambda s: network(s.params, X),
+        "test": lambda s: network(s.params, X_TEST),
+    }
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("coupled", [False, True])
+@pytest.mark.parametrize("momentum", [None, 0.9])
+@pytest.mark.parametrize("reduction", ["half_sum", "sum", "mean"])
+def test_descent_of_a_linear_model(coupled, momentum, reduction):
+    network, params, y = setting(coupled)
+    optimizer = optax.sgd(0.005, momentum=momentum)
+    run = descend(squared_loss(network, reduction), optimizer, 20, observe=observers(network))
+    history = jax.jit(run)(params, (X, y)).history
+    k, k_test = kernels(network, params)
+    predict = gradient_descent_mse(
+        k, y, learning_rate=0.005, momentum=momentum, reduction=reduction
+    )
+    train, test = jax.jit(predict)(
+        jnp.arange(21), history["train"][0], history["test"][0], k_test
+    )
+    assert_close(train, history["train"], factor=1e4)
+    assert_close(test, history["test"], factor=1e4)
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+def test_flow_of_a_linear_model(coupled):
+    network, params, y = setting(coupled)
+    times = np.array([0.0, 0.3, 1.0, 4.0])
+    run = gradient_flow(squared_loss(network, "mean"), times, observe=observers(network))
+    history = jax.jit(run)(params, (X, y)).history
+    k, k_test = kernels(network, params)
+    train, test = gradient_flow_mse(k, y, reduction="mean")(
+        times, history["train"][0], history["test"][0], k_test
+    )
+    np.testing.assert_allclose(train, history["train"], atol=1e-5)
+    np.testing.assert_allclose(test, history["test"], atol=1e-5)
+
+
+def test_one_kernel_serves_many_outputs():
+    k, y = X @ X.T, samples(4, 6, 3)
+    together = gradient_flow_mse(k, y)(0.3).train
+    apart = [gradient_flow_mse(k, y[:, i])(0.3).train for i in range(3)]
+    assert_close(together, np.stack(apart, 1))
+
+
+def test_the_end_is_kernel_regression():
+    k, k_test, y = X @ X.T, X_TEST @ X.T, samples(4, 6)
+    regression = k_test @ np.linalg.solve(k, y)
+    for train, test in (
+        gradient_flow_mse(k, y)(1e6, k_test_train=k_test),
+        gradient_descent_mse(k, y, learning_rate=0.01)(10**6, k_test_train=k_test),
+    ):
+        np.testing.assert_allclose(train, y, atol=1e-9)
+        np.testing.assert_allclose(test, regression, atol=1e-9)
+
+
+def test_small_steps_of_descent_are_the_flow():
+    k, y = X @ X.T, samples(4, 6)
+    flow = gradient_flow_mse(k, y)(0.1).train
+    errors = [
+        np.abs(gradient_descent_mse(k, y, learning_rate=0.1 / n)(n).train - flow).max()
+        for n in (1000, 2000)
+    ]
+    np.testing.assert_allclose(errors[0] / errors[1], 2, rtol=0.02)
+
+
+@pytest.mark.parametrize("build", [gradient_flow_mse, gradient_descent_mse])
+def test_directions_that_are_not_seen_are_not_learnt(build):
+    # Two equal samples with different labels: only their mean can be learnt.
+    k = jnp.array([[1.0, 1.0], [1.0, 1.0]])
+    train, test = build(k, jnp.array([0.0, 2.0]))(1000, k_test_train=k)
+    assert_close(train, np.array([1.0, 1.0]))
+    assert_close(test, np.array([1.0, 1.0]))
+    slope = jax.jacfwd(lambda t: gradient_flow_mse(k, jnp.array([0.0, 2.0]))(t).train)(0.0)
+    assert_close(slope, np.array([2.0, 2.0]))
+
+
+def test_a_step_that_is_too_large_diverges_as_the_network_does():
+    k, y = jnp.eye(1), jnp.ones(1)
+    train = gradient_descent_mse(k, y, learning_rate=3.0)(jnp.arange(4)).train[:, 0]
+    assert_close(train, 1 - (-2.0) ** np.arange(4))
+
+
+def test_dtype_and_shape_of_times(dtype):
+    k, y = (X @ X.T).astype(dtype), samples(4, 6).astype(dtype)
+    predict = gradient_descent_mse(k, y, learning_rate=0.01)
+    assert predict(jnp.ones((2, 3), int)).train.shape == (2, 3, 6)
+    assert predict(5).train.dtype == dtype
+    full = gradient_descent_mse(X @ X.T, samples(4, 6), learning_rate=0.01)(5).train
+    np.testing.assert_allclose(predict(5).train, full, atol=1e-5)
+
+
+class TestBadInput:
+    k, y = np.eye(3), np.ones(3)
+
+    @pytest.mark.parametrize("build", [gradient_flow_mse, gradient_descent_mse])
+    def test_shapes(self, build):
+        with pytest.raises(ValueError, match="k_train_train has 3, y_train has 2"):
+            build(self.k, self.y[:2])
+        with pytest.raises(ValueError, match=r"shape \(3, 2\) and y_train \(3,\)"):
+            build(self.k[:, :2], self.y)
+        with pytest.raises(ValueError, match="k_train_train holds NaN"):
+            build(self.k * np.nan, self.y)
+        with pytest.raises(ValueError, match=r"k_test_train has shape \(2, 2\)"):
+            build(self.k, self.y)(1, k_test_train=np.ones((2, 2)))
+
+    def test_settings_of_descent(self):
+        with pytest.raises(ValueError, match="learning_rate is 0"):
+            gradient_descent_mse(self.k, self.y, learning_rate=0.0)
+        with pytest.raises(ValueError, match=r"momentum is 1.0; expected a number in \[0, 1\)"):
+            gradient_descent_mse(self.k, self.y, momentum=1.0)
+        with pytest.raises(ValueError, match="whole numbers of steps"):
+            gradient_descent_mse(self.k, self.y)(1.5)
+        with pytest.raises(ValueError, match="reduction is 'average'"):
+            gradient_flow_mse(self.k, self.y, reduction="average")

@@ -1,0 +1,108 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import MLP, assert_close, samples
+
+from ntkflow.kernels.empirical import empirical_ntk
+from ntkflow.prediction.mse import gradient_flow_mse
+from ntkflow.training.descent import descend
+from ntkflow.training.flow import gradient_flow
+from ntkflow.training.losses import squared_loss
+
+X, Y, W = samples(0, 6, 3), samples(1, 6), samples(2, 3)
+TIMES = np.array([0.0, 0.1, 0.5, 2.0])
+loss = squared_loss(lambda w, x: x @ w)
+
+
+@pytest.mark.quick
+def test_a_linear_model_follows_its_closed_form(dtype):
+    x, y, w = (a.astype(dtype) for a in (X, Y, W))
+    run = gradient_flow(loss, TIMES, observe={"f": lambda s: s.data[0] @ s.params})
+    trajectory = jax.jit(run)(w, (x, y))
+    closed = gradient_flow_mse(X @ X.T, Y)(TIMES, X @ W).train
+    np.testing.assert_allclose(
+        trajectory.history["f"], closed, atol=1e-6 if dtype == "float64" else 3e-3
+    )
+    assert trajectory.history["f"].dtype == trajectory.params.dtype == dtype
+    assert trajectory.steps.tolist() == TIMES.astype(dtype).tolist()
+    assert bool(trajectory.state.succeeded)
+
+
+def test_the_flow_is_the_limit_of_small_steps():
+    network = MLP(2)
+    data = (samples(0, 5, 3), samples(1, 5, 2))
+    params = network.init(jax.random.key(0), data[0])
+    loss = squared_loss(network.apply)
+    observe = {"f": lambda s: network.apply(s.params, s.data[0])}
+    flow = jax.jit(gradient_flow(loss, [0.2], observe=observe))(params, data)
+    errors = []
+    for steps in (100, 200):
+        run = jax.jit(descend(loss, optax.sgd(0.2 / steps), steps, every=steps, observe=observe))
+        errors.append(np.abs(run(params, data).history["f"][-1] - flow.history["f"][-1]).max())
+    assert errors[0] < 0.02
+    np.testing.assert_allclose(errors[0] / errors[1], 2, rtol=0.1)  # first order in the step
+
+
+def test_outputs_move_by_the_kernel():
+    network = MLP(None)
+    x, y = samples(0, 5, 3), samples(1, 5)
+    params = network.init(jax.random.key(0), x)
+    step = 1e-4
+    run = gradient_flow(
+        squared_loss(network.apply), [step], observe={"f": lambda s: network.apply(s.params, x)}
+    )
+    moved = jax.jit(run)(params, (x, y)).history["f"][0]
+    before = network.apply(params, x)
+    velocity = empirical_ntk(network.apply)(params, x) @ (y - before)
+    np.testing.assert_allclose((moved - before) / step, velocity, rtol=0.05)
+
+
+def test_a_continued_flow_equals_a_whole_one():
+    whole = jax.jit(gradient_flow(loss, [0.5, 2.0]))(W, (X, Y))
+    first = gradient_flow(loss, [0.5])(W, (X, Y))
+    second = gradient_flow(loss, [2.0])(first.params, (X, Y), state=first.state)
+    np.testing.assert_allclose(second.params, whole.params, atol=1e-6)
+    assert_close(second.state.initial_params, W)
+
+
+def test_trainable_holds_the_rest():
+    network = MLP(None)
+    params = network.init(jax.random.key(0), X)
+    run = gradient_flow(
+        squared_loss(network.apply), [0.1], trainable=lambda path: "decoder" in path
+    )
+    end = jax.jit(run)(params, (X, Y)).params["params"]
+    start = params["params"]
+    assert (end["encoder"]["kernel"] == start["encoder"]["kernel"]).all()
+    assert not (end["decoder"]["kernel"] == start["decoder"]["kernel"]).all()
+
+
+def test_a_failed_solve_is_data_and_spares_the_other_seeds():
+    # dw/dt = w³ blows up at t = 1/(2w²): at 0.5 for w = 1, never within 1 for w = 0.1.
+    run = gradient_flow(lambda w, data: -(w**4) / 4, [0.1, 1.0], max_solver_steps=500)
+    trajectory = jax.jit(jax.vmap(run, (0, None)))(jnp.array([1.0, 0.1]), None)
+    assert trajectory.state.succeeded.tolist() == [False, True]
+    assert not np.isfinite(trajectory.history["loss"][0, 1])
+    np.testing.assert_allclose(trajectory.params[1], 0.1 / np.sqrt(1 - 0.02), rtol=1e-5)
+
+
+class TestBadInput:
+    @pytest.mark.parametrize("times", [[], [[0.0]], [np.nan]])
+    def test_shape_of_times(self, times):
+        with pytest.raises(ValueError, match="times has shape"):
+            gradient_flow(loss, times)
+
+    @pytest.mark.parametrize("times", [[-1.0, 1.0], [1.0, 1.0], [2.0, 1.0]])
+    def test_order_of_times(self, times):
+        with pytest.raises(ValueError, match="expected increasing times from 0"):
+            gradient_flow(loss, times)
+
+    def test_loss(self):
+        with pytest.raises(ValueError, match="gradient_flow got"):
+            gradient_flow(optax.sgd(0.1), [1.0])
+
+    def test_values(self):
+        with pytest.raises(ValueError, match="data"):
+            gradient_flow(loss, [1.0])(W, (X * np.nan, Y))

@@ -1,0 +1,123 @@
+"""A study over seeds equals single runs, whatever the batch and the number of devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import assert_close, samples
+
+from ntkflow.training.descent import descend
+from ntkflow.training.losses import squared_loss
+from ntkflow.training.mapping import over_devices, over_seeds
+
+X, Y = samples(0, 8, 3), samples(1, 8)
+
+
+def counted_experiment():
+    traces = []
+
+    def experiment(key, x, y):
+        traces.append(1)
+        w_key, v_key, run_key = jax.random.split(key, 3)
+        params = {
+            "w": jax.random.normal(w_key, (3, 5), x.dtype),
+            "v": jax.random.normal(v_key, (5,), x.dtype),
+        }
+        apply = lambda p, x: jnp.tanh(x @ p["w"]) @ p["v"]  # noqa: E731
+        run = descend(squared_loss(apply), optax.sgd(0.01), 4, every=2, batch_size=4)
+        return run(params, (x, y), run_key)
+
+    return experiment, traces
+
+
+def single_runs(experiment, keys):
+    one = jax.jit(experiment)
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *[one(k, X, Y) for k in keys])
+
+
+def assert_trees_close(actual, desired):
+    assert jax.tree.structure(actual) == jax.tree.structure(desired)
+    jax.tree.map(assert_close, actual, desired)
+
+
+@pytest.mark.quick
+def test_seven_seeds_on_four_devices_equal_seven_single_runs():
+    experiment, traces = counted_experiment()
+    keys = jax.random.split(jax.random.key(0), 7)
+    study = over_devices(over_seeds(experiment))
+    result = study(keys, X, Y)
+    assert len(traces) == 1
+    study(keys, X + 1, Y)
+    study(jax.random.split(jax.random.key(1), 7), X, Y)
+    assert len(traces) == 1
+    assert_trees_close(result, single_runs(experiment, keys))
+
+
+@pytest.mark.parametrize("batch", [None, 1, 3, 7, 100])
+def test_every_batch_equals_single_runs_and_traces_once(batch):
+    experiment, traces = counted_experiment()
+    keys = jax.random.split(jax.random.key(0), 7)
+    result = jax.jit(over_seeds(experiment, batch=batch))(keys, X, Y)
+    assert len(traces) == 1
+    assert_trees_close(result, single_runs(experiment, keys))
+
+
+@pytest.mark.parametrize("seeds", [1, 4, 8, 9])
+@pytest.mark.parametrize("typed", [True, False])
+def test_any_number_of_seeds_and_both_kinds_of_keys(seeds, typed):
+    make = jax.random.key if typed else jax.random.PRNGKey
+    keys = jax.random.split(make(0), seeds)
+    draw = lambda key, scale: scale * jax.random.normal(key, (2,))  # noqa: E731
+    expected = np.stack([draw(key, 3.0) for key in keys])
+    for study in (over_seeds(draw), over_seeds(draw, batch=2), over_devices(over_seeds(draw))):
+        assert_close(study(keys, 3.0), expected)
+
+
+def test_some_devices_only():
+    devices = jax.local_devices()[1:3]
+    study = over_devices(over_seeds(lambda key: jax.random.normal(key)), devices=devices)
+    keys = jax.random.split(jax.random.key(0), 4)
+    result = study(keys)
+    assert result.sharding.device_set == set(devices)
+    assert_close(result, jax.vmap(jax.random.normal)(keys))
+
+
+def test_even_splits_stay_on_their_devices():
+    study = over_devices(over_seeds(lambda key: jax.random.normal(key, (2,))))
+    result = study(jax.random.split(jax.random.key(0), 8))
+    assert len(result.sharding.device_set) == 4
+    assert [shard.data.shape for shard in result.addressable_shards] == [(2, 2)] * 4
+
+
+def test_the_cpu_default_maps_large_experiments_and_batches_small_ones():
+    def loops(width):
+        def experiment(key, x):
+            w = jax.random.normal(key, (3, width), x.dtype)
+            return jnp.tanh(x @ w).sum()
+
+        keys = jax.random.split(jax.random.key(0), 6)
+        return "scan[" in str(jax.make_jaxpr(over_seeds(experiment))(keys, X))
+
+    assert not loops(4)
+    assert loops(400_000)
+
+
+class TestBadInput:
+    experiment = staticmethod(lambda key: jax.random.normal(key))
+
+    @pytest.mark.parametrize(
+        "keys", [jax.random.key(0), jax.random.PRNGKey(0), jax.random.split(jax.random.key(0), 0)]
+    )
+    def test_keys_without_seeds(self, keys):
+        for study in (over_seeds(self.experiment), over_devices(over_seeds(self.experiment))):
+            with pytest.raises(ValueError, match="leading axis of at least one seed"):
+                study(keys)
+
+    def test_batch(self):
+        with pytest.raises(ValueError, match="batch is 0"):
+            over_seeds(self.experiment, batch=0)
+
+    def test_devices(self):
+        with pytest.raises(ValueError, match="JAX_NUM_CPU_DEVICES"):
+            over_devices(self.experiment, devices=[])
