@@ -125,4 +125,4 @@ class Certificate(NamedTuple):
 
 def _all_hold(entries: tuple[Inequality, ...]) -> np.ndarray:
     # Entries with and without an axis of seeds stand side by side: they are broadcast.
-    return functools.reduce(np.logical_and, [entry.holds for entry in entries], np.True_)
+    return functools.reduce(np.logical_and, [entry.holds for entry in entries], np.array(True))

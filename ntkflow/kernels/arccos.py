@@ -6,8 +6,8 @@ All three depend on their inputs through the product of the norms and the inner 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 from jax.typing import ArrayLike
+from jaxtyping import Array
 
 # (2/π) arctan(r) = r·P(r²) on 0 <= r <= 1: minimax in the relative error, which is 1.6e-8.
 _ARCTAN = (
@@ -107,9 +107,9 @@ def _radial(p: Array, c: Array) -> Array:
 @_radial.defjvp
 def _radial_jvp(primals, tangents):
     (p, c), (dp, dc) = primals, tangents
-    sine = ratio(sine(p, c), p)
-    slope = _order_0(p, c) - ratio(c, p) * sine / np.pi
-    return _radial(p, c), slope * dp + 2 / np.pi * sine * dc
+    sin = ratio(sine(p, c), p)
+    slope = _order_0(p, c) - ratio(c, p) * sin / np.pi
+    return _radial(p, c), slope * dp + 2 / np.pi * sin * dc
 
 
 def orders_01(norm1: Array, norm2: Array, inner: Array) -> tuple[Array, Array]:

@@ -1,5 +1,6 @@
 """Gaussian expectations E[f(u) g(v)] of any two functions, and their derivatives, by quadrature."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -85,11 +86,12 @@ def hermite_dual(f: Function, g: Function) -> Kernel:
     nodes, weights = hermite_rule()
 
     def coefficients(h, q):
-        values = h(jnp.asarray(nodes, q.dtype).reshape(-1, *[1] * q.ndim) * safe_sqrt(q))
+        values = h(jnp.asarray(nodes, q.dtype).reshape(-1, *[1] * q.ndim) * safe_sqrt(q)[None])
         matrix = jnp.asarray(weights, q.dtype)
         return jnp.tensordot(matrix, values, axes=1, precision=jax.lax.Precision.HIGHEST)
 
     @jax.custom_jvp
+    @jax.jit  # or each eager call compiles the loop anew
     def dual(q1, c, q2):
         rho = jnp.clip(ratio(c, safe_sqrt(q1) * safe_sqrt(q2)), -1, 1)
 
@@ -100,13 +102,14 @@ def hermite_dual(f: Function, g: Function) -> Kernel:
         pairs = coefficients(f, q1), coefficients(g, q2)
         return jax.lax.scan(horner, start, pairs, reverse=True, unroll=8)[0]
 
+    slopes = _built_once(hermite_dual, f, g)
+
     @dual.defjvp
     def dual_jvp(primals, tangents):
         dq1, dc, dq2 = tangents
-        slope1, slope2 = derivative(f), derivative(g)
-        tangent = hermite_dual(slope1, slope2)(*primals) * dc
-        tangent += hermite_dual(derivative(slope1), g)(*primals) * dq1 / 2
-        tangent += hermite_dual(f, derivative(slope2))(*primals) * dq2 / 2
+        by_c, by_q1, by_q2 = slopes()
+        tangent = by_c(*primals) * dc
+        tangent += by_q1(*primals) * dq1 / 2 + by_q2(*primals) * dq2 / 2
         return dual(*primals), tangent
 
     return dual
@@ -130,6 +133,7 @@ def polar_dual(f: Function, g: Function) -> Kernel:
     signed = np.append(radii, -radii), np.append(radius_weights, radius_weights)
 
     @jax.custom_jvp
+    @jax.jit  # or each eager call compiles the loop anew
     def dual(q1, c, q2):
         a, b = safe_sqrt(q1), safe_sqrt(q2)
         width = np.pi * arccos_kernel(0, a, b, c)
@@ -154,6 +158,8 @@ def polar_dual(f: Function, g: Function) -> Kernel:
 
         return (sector(width, 1) + sector(np.pi - width, -1)) / (2 * np.pi)
 
+    slopes = _built_once(polar_dual, f, g)
+
     @dual.defjvp
     def dual_jvp(primals, tangents):
         (q1, c, q2), (dq1, dc, dq2) = primals, tangents
@@ -174,13 +180,25 @@ def polar_dual(f: Function, g: Function) -> Kernel:
 
         second1, onto1, both = side(f, a, q1, g, q2)
         second2, onto2, _ = side(g, b, q2, f, q1)
-        slope1, slope2 = derivative(f), derivative(g)
-        tangent = (polar_dual(slope1, slope2)(*primals) + onto1 + onto2 + both) * dc
-        tangent += (polar_dual(derivative(slope1), g)(*primals) + second1) * dq1 / 2
-        tangent += (polar_dual(f, derivative(slope2))(*primals) + second2) * dq2 / 2
+        by_c, by_q1, by_q2 = slopes()
+        tangent = (by_c(*primals) + onto1 + onto2 + both) * dc
+        tangent += (by_q1(*primals) + second1) * dq1 / 2
+        tangent += (by_q2(*primals) + second2) * dq2 / 2
         return dual(*primals), tangent
 
     return dual
+
+
+def _built_once(rule: Callable, f: Function, g: Function) -> Callable[[], tuple[Kernel, ...]]:
+    """E[f'g'], E[f''g] and E[fg''], built when they are first asked for."""
+
+    @functools.cache
+    def slopes():
+        slope1, slope2 = derivative(f), derivative(g)
+        second1, second2 = derivative(slope1), derivative(slope2)
+        return rule(slope1, slope2), rule(second1, g), rule(f, second2)
+
+    return slopes
 
 
 def jump(f: Function, dtype: jnp.dtype) -> Array:

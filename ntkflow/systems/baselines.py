@@ -182,7 +182,5 @@ def certificate_linear_regression(
         hypotheses=(
             inequality("η ≤ 1/β", smoothness.source, step_size, 1 / np.asarray(smoothness.value)),
         ),
-        claims=(
-            inequality("L(k) − L* ≤ ‖θ_0 − θ*‖² / (2ηk)", rate.source, excess, rate.value),
-        ),
+        claims=(inequality("L(k) − L* ≤ ‖θ_0 − θ*‖² / (2ηk)", rate.source, excess, rate.value),),
     )

@@ -35,7 +35,9 @@ def error(dtype, order, angles):
     a, b, c = inputs(dtype, angles)
     kernel = jax.jit(arccos_kernel, static_argnums=0)(order, a, b, c)
     assert kernel.dtype == dtype
-    return np.max(np.abs(kernel - exact(order, a, b, c)) / (a.astype(np.longdouble) * b) ** order)
+    return np.max(
+        np.abs(np.asarray(kernel) - exact(order, a, b, c)) / (a.astype(np.longdouble) * b) ** order
+    )
 
 
 @pytest.mark.quick

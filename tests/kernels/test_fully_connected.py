@@ -43,8 +43,9 @@ def test_one_layer_on_the_sphere():
     x2 = np.sqrt(2) * np.stack([np.cos(theta), np.sin(theta)], axis=1)
     nngp, ntk = fully_connected_relu(x1, x2, 1)
     first = 2 * (np.sin(theta) + (np.pi - theta) * np.cos(theta)) / np.pi
-    np.testing.assert_allclose(nngp[0], first, rtol=1e-14)
-    np.testing.assert_allclose(ntk[0], first + 2 * np.cos(theta) * (1 - theta / np.pi), rtol=1e-13)
+    np.testing.assert_allclose(nngp[0], first, rtol=1e-14, atol=1e-15)
+    second = first + 2 * np.cos(theta) * (1 - theta / np.pi)
+    np.testing.assert_allclose(ntk[0], second, rtol=1e-14, atol=1e-15)
 
 
 def test_critical_weights_keep_the_diagonal(dtype):
@@ -58,7 +59,7 @@ def test_critical_weights_keep_the_diagonal(dtype):
 
 def network(params, x, activation, w_std, b_std):
     for i, (w, b) in enumerate(params):
-        x = w_std / np.sqrt(len(w)) * x @ w + b_std * b
+        x = w_std / np.sqrt(len(w)) * x @ w + b_std * b[None, :]
         x = activation(x) if i < len(params) - 1 else x
     return x[:, 0]
 
@@ -74,7 +75,7 @@ def test_wide_networks_have_these_kernels(activation):
             (jax.random.normal(k, (i, o), "float32"), jax.random.normal(k, (o,), "float32"))
             for k, i, o in zip(jax.random.split(key, 3), sizes[:-1], sizes[1:], strict=True)
         ]
-        out, pullback = jax.vjp(lambda p: network(p, x, activation, 1.2, 0.3), params)
+        _, pullback = jax.vjp(lambda p: network(p, x, activation, 1.2, 0.3), params)
         rows = jax.vmap(pullback)(jnp.eye(3, dtype="float32"))
         flat = jnp.concatenate([r.reshape(3, -1) for r in jax.tree.leaves(rows)], axis=1)
         # The last hidden layer gives the output's covariance, given the layers below.

@@ -1,5 +1,7 @@
 """Closed forms against the runs they predict: descent and flow of a linear model."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -102,7 +104,11 @@ def test_small_steps_of_descent_are_the_flow():
     np.testing.assert_allclose(errors[0] / errors[1], 2, rtol=0.02)
 
 
-@pytest.mark.parametrize("build", [gradient_flow_mse, gradient_descent_mse])
+@pytest.mark.parametrize(
+    "build",
+    [gradient_flow_mse, functools.partial(gradient_descent_mse, learning_rate=0.5)],
+    ids=["flow", "descent"],
+)
 def test_directions_that_are_not_seen_are_not_learnt(build):
     # Two equal samples with different labels: only their mean can be learnt.
     k = jnp.array([[1.0, 1.0], [1.0, 1.0]])

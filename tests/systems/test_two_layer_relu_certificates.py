@@ -142,7 +142,7 @@ def test_a_narrow_network_with_a_large_step_fails_and_the_certificate_says_where
 
 def test_divergence_is_data(narrow_run):
     x, y = sphere(4, 4, 4), 2 * normal(5, 4)
-    history, steps = narrow_run(jax.random.key(6), x, y, 1e6, 1e-3)
+    history, steps = narrow_run(jax.random.key(2), x, y, 1e6, 1e-3)
     assert not jnp.isfinite(history["squared_error"][-1])
     certificate = certificate_gradient_descent(history, steps, (x, y), NARROW)
     assert not certificate.holds
@@ -153,11 +153,11 @@ def test_a_batch_of_seeds_gives_one_verdict_each(narrow_run):
     x, y = sphere(7, 4, 4), normal(8, 4)
     study = jax.jit(over_seeds(descent(NARROW, steps=60, every=20)))
     keys = jax.random.split(jax.random.key(9), 5)
-    batch = certificate_gradient_descent(*study(keys, x, y, 0.05, 1e-3), (x, y), NARROW)
+    batch = certificate_gradient_descent(*study(keys, x, y, 0.5, 1e-3), (x, y), NARROW)
     assert batch.holds.shape == batch.applies.shape == (5,)
     assert set(by_statement(batch)[RATE].holds.tolist()) == {True, False}
     for seed, key in enumerate(keys):
-        run = narrow_run(key, x, y, 0.05, 1e-3)
+        run = narrow_run(key, x, y, 0.5, 1e-3)
         single = certificate_gradient_descent(*run, (x, y), NARROW)
         assert bool(single.holds) == bool(batch.holds[seed])
         for one, many in zip(single.claims, batch.claims, strict=True):

@@ -31,7 +31,7 @@ def error_decay_flow(times: ArrayLike, lambda_0: ArrayLike) -> Bound:
       0.3679
     """
     check(lambda_0=lambda_0)
-    value = library(times, lambda_0).exp(-lambda_0 * real(times))
+    value = library(times, lambda_0).exp(lambda_0 * -real(times))
     return Bound(value, "exp(−λ_0 t)", 1.0, source("Theorem 2.2, Lemma 2.3"))
 
 

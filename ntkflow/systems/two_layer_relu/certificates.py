@@ -61,11 +61,11 @@ def certificate_gradient_flow(
       Du (2019), section 2.2.
     """
     run = _read(history, times, data, width, delta, "flow")
-    radius = requirements.stable_radius(run.n, run.lambda_0, run.share, "flow").value
+    radius = requirements.stable_radius(run.n, run.lambda_0, run.share, "flow")
     decay = bounds.error_decay_flow(run.steps, run.lambda_0)
     return Certificate(
         theorem="Du (2019), Theorem 2.2: gradient flow of a two-layer ReLU network",
-        hypotheses=(*_common_hypotheses(run), _confinement(run, np.float64(radius))),
+        hypotheses=(*_common_hypotheses(run), _confinement(run, radius.value)),
         claims=(*_common_claims(run), _decay(run, decay.value, "exp(−λ_0 t)", "Theorem 2.2")),
     )
 
@@ -124,11 +124,11 @@ def certificate_gradient_descent(
     total = unstable.sum(axis=-1)
 
     proof_radius = requirements.stable_radius(n, lambda_0, run.share, "descent").value
-    largest_step = requirements.largest_step_size(n, lambda_0, constant=0.25)
+    largest_step = requirements.largest_step_size(n, lambda_0, constant=0.25).value
     decay = bounds.error_decay_descent(run.steps, lambda_0, eta)
     share = _tightest(
         np.abs(record["unstable_change"]),
-        bounds.unstable_change(n, m, eta[..., None], unstable, norm[..., None]).value,
+        np.asarray(bounds.unstable_change(n, m, eta[..., None], unstable, norm[..., None]).value),
     )
     factor = bounds.contraction_factor(n, lambda_0, run.share, eta, radius).value
     limit = bounds.unstable_neurons(n, m, radius, run.share).value
@@ -137,8 +137,8 @@ def certificate_gradient_descent(
         theorem="Du (2019), Theorem 2.3: gradient descent on a two-layer ReLU network",
         hypotheses=(
             *_common_hypotheses(run),
-            inequality("η ≤ λ_0 / 4n²", largest_step.source, eta, largest_step.value),
-            inequality("R ≤ c δ λ_0 / n²", section, radius, proof_radius),
+            run.claim("η ≤ λ_0 / 4n²", "Theorem 2.3 (¼ from the proof)", eta, largest_step),
+            run.claim("R ≤ c δ λ_0 / n²", section, radius, proof_radius),
             _confinement(run, radius),
         ),
         claims=(
@@ -204,7 +204,8 @@ class _Run(NamedTuple):
     def distance(self) -> np.ndarray:
         """R', of each seed: shape (..., 1)."""
         norm = np.sqrt(self.record["squared_error"][..., :1])
-        return bounds.largest_distance(self.n, self.m, self.lambda_0, norm, self.dynamics).value
+        bound = bounds.largest_distance(self.n, self.m, self.lambda_0, norm, self.dynamics)
+        return np.asarray(bound.value)
 
 
 def _read(history, steps, data, width, delta, dynamics) -> _Run:
@@ -266,9 +267,9 @@ def _common_hypotheses(run: _Run) -> tuple[Inequality, ...]:
     )
 
 
-def _confinement(run: _Run, radius: np.ndarray) -> Inequality:
+def _confinement(run: _Run, radius: ArrayLike) -> Inequality:
     place = "Lemma 2.4" if run.dynamics == "flow" else "section 2.3.1"
-    return inequality("R' < R", f"Du (2019), {place}", run.distance, radius)
+    return run.claim("R' < R", place, run.distance, radius)
 
 
 def _common_claims(run: _Run) -> tuple[Inequality, ...]:

@@ -312,7 +312,7 @@ def one_step(
     return OneStep(
         stable=jnp.sum(jnp.where(unstable, 0.0, change), axis=1),
         unstable=jnp.sum(jnp.where(unstable, change, 0.0), axis=1),
-        linear=-step_size * _product(gram(variables, x) - perpendicular, residual),
+        linear=_product(perpendicular - gram(variables, x), residual) * step_size,
         unstable_neurons=jnp.sum(unstable, axis=1),
         changes=jnp.sum(((after >= 0) != (before >= 0)) & ~unstable),
         unstable_gram=perpendicular,

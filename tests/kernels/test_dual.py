@@ -1,0 +1,310 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.scipy.special import erf
+from jax.scipy.stats import norm
+
+from ntkflow.kernels.activations import recognise
+from ntkflow.kernels.dual import dual_activation
+from ntkflow.kernels.jaxprs import polynomial_coefficients
+from ntkflow.kernels.quadrature import derivative
+
+
+def gelu(x):
+    return jax.nn.gelu(x, approximate=False)
+
+
+CLOSED = {
+    "rectifier": {
+        "relu": jax.nn.relu,
+        "maximum": lambda x: jnp.maximum(x, 0),
+        "half": lambda x: 0.5 * (x + jnp.abs(x)),
+        "scaled": lambda x: jnp.sqrt(2.0) * jax.nn.relu(-3 * x),
+        "leaky": lambda x: jax.nn.leaky_relu(x, 0.3),
+        "abs": jnp.abs,
+        "identity": lambda x: x,
+    },
+    "step": {
+        "where": lambda x: jnp.where(x > 0, 1, 0),
+        "heaviside": lambda x: jnp.heaviside(x, 0.5),
+        "comparison": lambda x: x >= 0,
+        "sign": jnp.sign,
+    },
+    "erf": {
+        "erf": erf,
+        "erf_scaled": lambda x: 3 * erf(x / jnp.sqrt(2.0)),
+        "erf_wide": lambda x: erf(0.01 * x),
+        "normal_cdf": norm.cdf,
+    },
+    "sinusoid": {
+        "sin": jnp.sin,
+        "cos": jnp.cos,
+        "random_feature": lambda x: jnp.sqrt(2.0) * jnp.cos(1.7 * x + 0.3),
+        "sum": lambda x: jnp.sin(2 * x) - jnp.cos(2 * x),
+    },
+    "exponential": {"exp": jnp.exp, "exp_scaled": lambda x: 2 * jnp.exp(-0.5 * x)},
+    "gaussian": {"gaussian": lambda x: 2 * jnp.exp(-(x**2) / 3)},
+    "gelu": {
+        "gelu": gelu,
+        "gelu_scaled": lambda x: 2 * gelu(-1.3 * x),
+        "cdf": lambda x: x * norm.cdf(x),
+    },
+    "polynomial": {
+        "hermite": lambda x: (x**3 - 3 * x) / jnp.sqrt(6.0),
+        "square": jnp.square,
+        "nested": jax.jit(lambda x: (2 * x - 1) ** 2.0 + 0.5),
+        "constant": lambda x: 0 * x + 2,
+    },
+}
+MEMBERS = {name: (phi, family) for family, row in CLOSED.items() for name, phi in row.items()}
+OTHERS = {
+    "gelu_tanh": jax.nn.gelu,
+    "softplus": jax.nn.softplus,
+    "softplus_1e3": lambda x: jax.nn.softplus(1e3 * x) / 1e3,
+    "softplus_1e9": lambda x: jax.nn.softplus(1e9 * x) / 1e9,
+    "silu_1e8": lambda x: x * jax.nn.sigmoid(1e8 * x),
+    "relu6": jax.nn.relu6,
+    "hard_tanh": jax.nn.hard_tanh,
+    "clipped_far": lambda x: jnp.clip(x, 0, 1e6),
+    "shifted_relu": lambda x: jax.nn.relu(x - 1),
+    "relu_squared": lambda x: jax.nn.relu(x) ** 2,
+    "elu": jax.nn.elu,
+    "selu": jax.nn.selu,
+    "silu": jax.nn.silu,
+    "tanh": jnp.tanh,
+    "sigmoid_1e6": lambda x: jax.nn.sigmoid(1e6 * x),
+    "floor": jnp.floor,
+    "exp_clipped": lambda x: jnp.exp(jnp.minimum(x, 12)),
+    "cosh": jnp.cosh,
+    "snake": lambda x: x + jnp.sin(x) ** 2,
+}
+
+
+def reference(f, g, k11, k12, k22, breaks=(0.0,)):
+    """E[f(u) g(v)] by nested Gauss–Legendre, panels cut where u or v is at a break."""
+    nodes, weights = np.polynomial.legendre.leggauss(80)
+
+    def panels(cuts):
+        ends = np.broadcast_to([-12.0, 12.0], (*cuts.shape[:-1], 2))
+        edges = np.sort(np.concatenate([ends, np.clip(cuts, -12, 12)], axis=-1))
+        halves = np.diff(edges)[..., None] / 2
+        z = halves * nodes + (edges[..., :-1, None] + halves)
+        density = halves * weights * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+        return z.reshape(*z.shape[:-2], -1), density.reshape(*z.shape[:-2], -1)
+
+    def at(h, x):
+        return np.asarray(h(jnp.asarray(x)), float)
+
+    a, b, breaks = np.sqrt(k11), np.sqrt(k22), np.asarray(breaks)
+    rho = k12 / (a * b)
+    z, density = panels(np.append(breaks / a, breaks / (rho * b or 1)))
+    if abs(rho) == 1:
+        return density @ (at(f, a * z) * at(g, rho * b * z))
+    spread = np.sqrt(1 - rho**2)
+    inner, inner_density = panels((breaks / b - rho * z[:, None]) / spread)
+    v = b * (rho * z[:, None] + spread * inner)
+    return density @ (at(f, a * z) * np.sum(inner_density * at(g, v), axis=1))
+
+
+COVARIANCES = [
+    (1.0, 0.4, 0.7),
+    (0.8, -0.9, 1.3),
+    (1.2, 0.0, 0.3),
+    (0.5, 0.5, 0.5),
+    (2.0, -2.0, 2.0),
+]
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("name", MEMBERS)
+def test_is_recognised_by_what_it_computes(name):
+    phi, family = MEMBERS[name]
+    assert recognise(phi).name == family
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_relatives_are_not_mistaken(name):
+    assert recognise(OTHERS[name]) is None
+
+
+def test_recognition_with_float32_alone():
+    with jax.enable_x64(False):
+        for name, (phi, family) in MEMBERS.items():
+            assert recognise(phi).name == family, name
+        for name, phi in OTHERS.items():
+            assert recognise(phi) is None, name
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_closed_forms_equal_the_integral(name):
+    phi, _ = MEMBERS[name]
+    functions = (phi, derivative(lambda x: jnp.asarray(phi(x), x.dtype)))
+    for k, f in zip(dual_activation(phi), functions, strict=True):
+        for point in COVARIANCES:
+            expected = reference(f, f, *point)
+            np.testing.assert_allclose(k(*point), expected, rtol=1e-12, atol=1e-13)
+
+
+# Largest error of k_φ and k_φ' over ρ at variances 0.25, 1 and 4, float64.
+ACCURACY = {
+    "tanh": (jnp.tanh, (0,), (1e-13, 2e-13, 2e-10), (1e-12, 2e-12, 2e-8)),
+    "softplus": (jax.nn.softplus, (0,), (1e-13,) * 3, (1e-13,) * 3),
+    "silu": (jax.nn.silu, (0,), (1e-13,) * 3, (1e-13,) * 3),
+    "sigmoid": (jax.nn.sigmoid, (0,), (1e-13,) * 3, (1e-13,) * 3),
+    "gelu_tanh": (jax.nn.gelu, (0,), (1e-13,) * 3, (1e-13,) * 3),
+    "elu": (jax.nn.elu, (0,), (1e-13,) * 3, (1e-13,) * 3),
+    "selu": (jax.nn.selu, (0,), (1e-13, 1e-13, 1e-12), (1e-13,) * 3),
+    "relu6": (jax.nn.relu6, (0, 6), (1e-13, 2e-9, 2e-4), (1e-13, 2e-9, 2e-4)),
+}
+
+
+@pytest.mark.parametrize("name", ACCURACY)
+def test_accuracy_of_quadrature(name):
+    phi, breaks, *bounds = ACCURACY[name]
+    assert recognise(phi) is None
+    rho = np.array([-1.0, -0.9, 0.0, 0.3, 0.99, 1.0])
+    for k, f, bound in zip(dual_activation(phi), (phi, derivative(phi)), bounds, strict=True):
+        for variance, tolerance in zip((0.25, 1.0, 4.0), bound, strict=True):
+            value = k(variance, variance * rho, variance)
+            expected = [reference(f, f, variance, variance * r, variance, breaks) for r in rho]
+            error = np.max(np.abs(value - np.array(expected)))
+            assert error < tolerance, f"variance {variance}: {error:.1e}"
+
+
+@pytest.mark.quick
+def test_second_moments_known_from_elsewhere():
+    known = {jax.nn.softplus: 0.9212459089, jax.nn.sigmoid: 0.2933790359}
+    known |= {jnp.tanh: 0.3942944904, jax.nn.silu: 0.3557755198}
+    for phi, moment in known.items():
+        np.testing.assert_allclose(dual_activation(phi)[0](1, 1, 1), moment, atol=1e-10)
+
+
+GRADED = {
+    "relu": jax.nn.relu,
+    "gelu": gelu,
+    "erf": erf,
+    "sin": jnp.sin,
+    "cubic": MEMBERS["hermite"][0],
+}
+GRADED |= {"tanh": jnp.tanh, "silu": jax.nn.silu, "elu": jax.nn.elu, "selu": jax.nn.selu}
+
+
+@pytest.mark.parametrize("name", GRADED)
+def test_gradient_is_gaussian_again(name):
+    """∂E/∂k₁₂ = E[φ'φ'], and by parts ∂E/∂k₁₁ = (E[u φ'(u) φ(v)] − k₁₂ E[φ'φ'])/(2 k₁₁), which
+    needs no second derivative; on the diagonal and at ρ = −1 too."""
+    phi = GRADED[name]
+    k, slope = dual_activation(phi)[0], derivative(phi)
+    for point in COVARIANCES:
+        k11, k12, k22 = point
+        by_12 = reference(slope, slope, *point)
+        by_11 = (reference(lambda u: u * slope(u), phi, *point) - k12 * by_12) / (2 * k11)
+        by_22 = (reference(phi, lambda v: v * slope(v), *point) - k12 * by_12) / (2 * k22)
+        gradient = jax.grad(k, (0, 1, 2))(*point)
+        np.testing.assert_allclose(gradient, (by_11, by_12, by_22), rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["gelu", "tanh", "elu"])
+def test_gradient_of_the_derivative_kernel(name):
+    phi = GRADED[name]
+    k, first, second = dual_activation(phi)[1], derivative(phi), derivative(derivative(phi))
+    for point in COVARIANCES:
+        by_12 = reference(second, second, *point)
+        by_11 = reference(lambda u: u * second(u), first, *point) - point[1] * by_12
+        gradient = jax.grad(k, (0, 1))(*point)
+        np.testing.assert_allclose(
+            gradient, (by_11 / (2 * point[0]), by_12), rtol=1e-10, atol=1e-12
+        )
+
+
+@pytest.mark.parametrize("name", ["tanh", "silu", "gelu", "sin", "cubic"])
+def test_gradient_at_zero_variance(name, dtype):
+    """u = 0: E = φ(0) E[φ(v)], ∂E/∂k₁₂ = φ'(0) E[φ'(v)], ∂E/∂k₁₁ = ½ φ''(0) E[φ(v)]."""
+    phi = GRADED[name]
+    k = dual_activation(phi)[0]
+    point = [jnp.asarray(v, dtype) for v in (0, 0, 0.8)]
+    slope = derivative(phi)
+    one, zero = jnp.ones_like, np.zeros(1)
+    mean, mean_slope = (reference(one, f, 1.0, 0.0, 0.8) for f in (phi, slope))
+    expected = derivative(slope)(zero)[0] * mean / 2, slope(zero)[0] * mean_slope
+    tolerance = 50 * float(np.finfo(dtype).eps)
+    np.testing.assert_allclose(jax.grad(k, (0, 1))(*point), expected, atol=tolerance)
+    np.testing.assert_allclose(k(*point), phi(zero)[0] * mean, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", [*GRADED, "relu6"])
+@pytest.mark.parametrize("point", [(0, 0, 0), (0, 0, 1), (1, 1, 1), (1, -1, 1)])
+def test_derivatives_are_finite(name, point, dtype):
+    point = [jnp.asarray(v, dtype) for v in point]
+    for k in dual_activation(GRADED.get(name, jax.nn.relu6)):
+        value, gradient = jax.value_and_grad(k, (0, 1, 2))(*point)
+        assert value.dtype == dtype
+        assert np.isfinite([value, *gradient]).all()
+
+
+@pytest.mark.parametrize("name", ["relu", "gelu", "erf", "sin", "cubic", "tanh", "elu"])
+def test_float32_follows_float64(name):
+    k11, k12, k22 = np.array(COVARIANCES).T
+    for k in dual_activation(GRADED[name]):
+        single = k(*(jnp.asarray(v, "float32") for v in (k11, k12, k22)))
+        # E[φ'φ'] of a kink sees the angle, which float32 resolves to √eps.
+        np.testing.assert_allclose(single, k(k11, k12, k22), rtol=1e-5, atol=5e-6)
+
+
+def test_small_sinusoids_keep_their_digits():
+    """E[sin u sin v] → k₁₂ as variances vanish; a difference of exponentials would lose it."""
+    small = jnp.float32(1e-6)
+    np.testing.assert_allclose(
+        dual_activation(jnp.sin)[0](small, small / 2, small), 5e-7, rtol=1e-5
+    )
+    large = jnp.array([-1e4, 1e4], "float32")
+    assert np.isfinite(dual_activation(jnp.sin)[0](1e4, large, 1e4)).all()
+
+
+def test_arguments_broadcast_and_transform():
+    k11, k22 = jnp.array([0.5, 1.0]), jnp.array([0.3, 0.7, 2.0])
+    k12 = 0.1 * jnp.arange(6.0).reshape(2, 3)
+    for phi in (jax.nn.relu, jnp.tanh, jax.nn.elu):
+        for k in dual_activation(phi):
+            table = k(k11[:, None], k12, k22)
+            entries = jax.jit(jax.vmap(jax.vmap(k, (None, 0, 0)), (0, 0, None)))(k11, k12, k22)
+            np.testing.assert_allclose(table, entries, rtol=1e-13)
+
+
+def test_is_recognised_under_a_trace_and_integrated_where_it_closes_over_one():
+    def inside(slope):
+        assert recognise(jax.nn.relu) is not None
+        assert recognise(lambda x: slope * x) is None
+        return dual_activation(lambda x: jnp.where(x > 0, x, slope * x))[0](1.0, 0.3, 0.8)
+
+    expected = dual_activation(lambda x: jax.nn.leaky_relu(x, 0.2))[0](1.0, 0.3, 0.8)
+    np.testing.assert_allclose(jax.jit(inside)(0.2), expected, rtol=1e-12)
+    assert np.isfinite(jax.grad(inside)(0.2))
+    assert np.isfinite(jax.vmap(inside)(jnp.array([0.2, 0.3]))).all()
+
+
+def test_polynomials_are_read_from_their_code():
+    read = polynomial_coefficients
+    scale = jnp.array(3.0)
+    assert read(lambda x: -scale * x**2 + x / 4 - 1).tolist() == [-1, 0.25, -3]
+    assert read(lambda x: x - x).tolist() == [0]
+    for other in (jnp.sin, lambda x: 1 / x, lambda x: x**0.5, lambda x: x**65, lambda x: x**x):
+        assert read(other) is None
+    assert read(lambda x: x.astype(int).astype(x.dtype)) is None
+    traced = []
+    jax.jit(lambda a: traced.append(read(lambda x: a * x)))(1.0)
+    assert traced == [None]
+
+
+@pytest.mark.parametrize(
+    ("phi", "message"),
+    [
+        (3, r"phi is 3; expected an elementwise function"),
+        (jnp.sum, r"expected an elementwise function, which keeps the shape"),
+        (jnp.sqrt, r"phi or its derivative is NaN at -12\.\d+; expected a function on the whole"),
+    ],
+)
+def test_bad_activation(phi, message):
+    with pytest.raises(ValueError, match=message):
+        dual_activation(phi)
