@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_NUM_CPU_DEVICES"] = "4"  # read when JAX starts: before the first import of it
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # devices and test workers share the cores already
 
 import jax
 import pytest

@@ -12,11 +12,14 @@ step 0 varies: claim (a) is held against the rate of the second half, ln(L(50)/L
 
 import argparse
 import os
+import sys
 import time
 from pathlib import Path
 
-# One JAX device per CPU core, unless the user has chosen; JAX reads this when it starts.
+# One JAX device per CPU core, and one thread of LAPACK on each: devices that decompose matrices
+# at once with threads for all cores wait for one another. Both are read when JAX starts.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(min(os.cpu_count() or 1, 16)))
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
 import matplotlib.figure
@@ -106,7 +109,7 @@ def show(study, console):
         table.add_row(
             str(width),
             *(
-                f"{form.format(cell.mean().item())} ± {form.format(cell.std().item())}"
+                f"{form.format(cell.mean().item())} ±{form.format(cell.std().item())}"
                 for cell, (_, form) in zip(cells, quantities, strict=True)
             ),
         )
@@ -143,7 +146,8 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     scale = SCALES[options.scale]
     start = time.perf_counter()
-    console = rich.console.Console()
+    # A table in a file or a pipe has no window to fit.
+    console = rich.console.Console(width=None if sys.stdout.isatty() else 132, soft_wrap=True)
     options.output.mkdir(parents=True, exist_ok=True)
     study = studies.run(
         build_experiment(scale["n"], scale["d"], options.learning_rate),

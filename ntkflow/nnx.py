@@ -35,11 +35,11 @@ def from_nnx(model: nnx.Module) -> tuple[Callable[[Any, jax.Array], jax.Array], 
             f"model is of type {type(model).__name__}; expected an nnx.Module. A Linen module is "
             "used as it is: params = module.init(key, x), and apply = module.apply."
         )
-    structure, params, rest = nnx.split(model, nnx.Param, ...)
+    structure, params, *rest = nnx.split(model, nnx.Param, ...)
     if not jax.tree.leaves(params):
         raise ValueError(f"{type(model).__name__} has no variable of type nnx.Param.")
 
     def apply(params: nnx.State, x: jax.Array) -> jax.Array:
-        return nnx.merge(structure, params, rest)(x)
+        return nnx.merge(structure, params, *rest)(x)
 
     return apply, params

@@ -80,14 +80,14 @@ def partition(params: Any, trainable: Predicate | None = None) -> tuple[Any, Mer
             'leading collection name, e.g. lambda path: "encoder" in path.'
         )
     constants = [leaf for _, leaf in leaves]
-    selected = structure.unflatten(
-        [leaf if choice else None for leaf, choice in zip(constants, chosen, strict=True)]
-    )
+    holes = [leaf if choice else None for leaf, choice in zip(constants, chosen, strict=True)]
+    selected = jax.tree.unflatten(structure, holes)
 
     def merge(part):
         own = iter(jax.tree.leaves(part))
-        return structure.unflatten(
-            [next(own) if choice else leaf for leaf, choice in zip(constants, chosen, strict=True)]
-        )
+        whole = [
+            next(own) if choice else leaf for leaf, choice in zip(constants, chosen, strict=True)
+        ]
+        return jax.tree.unflatten(structure, whole)
 
     return selected, merge

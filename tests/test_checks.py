@@ -8,7 +8,7 @@ from ntkflow import checks
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "3", None, True])
 def test_positive_int_names_what_it_got(value):
-    with pytest.raises(ValueError, match="steps is .* whole number greater than 0"):
+    with pytest.raises(ValueError, match=r"steps is .* whole number greater than 0"):
         checks.positive_int("steps", value)
 
 
@@ -19,7 +19,9 @@ def test_positive_int_takes_numpy_integers():
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_finite_names_the_place(bad):
     tree = {"a": jnp.ones(2), "b": [np.array([[1.0, bad]])]}
-    with pytest.raises(ValueError, match=r"data\['b'\]\[0\] .* 1 of 2, the first at index \(0, 1\)"):
+    with pytest.raises(
+        ValueError, match=r"data\['b'\]\[0\] .* 1 of 2, the first at index \(0, 1\)"
+    ):
         checks.finite("data", tree)
 
 

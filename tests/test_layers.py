@@ -35,7 +35,7 @@ def test_dense_takes_any_leading_axes():
 
 @pytest.mark.parametrize("features", [0, -3, 2.5])
 def test_dense_refuses_a_width_that_is_none(features):
-    with pytest.raises(ValueError, match="features is .* greater than 0"):
+    with pytest.raises(ValueError, match=r"features is .* greater than 0"):
         Dense(features).init(jax.random.key(0), jnp.ones((1, 2)))
 
 

@@ -1,9 +1,13 @@
 """Inputs and labels: drawn at random, from installed sets, from files, and held against theory."""
 
 from ntkflow.data.dataset import Dataset as Dataset
-from ntkflow.data.inputs import Violations as Violations
-from ntkflow.data.inputs import check_inputs as check_inputs
-from ntkflow.data.inputs import find_violations as find_violations
+from ntkflow.data.inputs import (
+    Violations as Violations,
+    check_inputs as check_inputs,
+    find_violations as find_violations,
+)
 from ntkflow.data.loading import load as load
-from ntkflow.data.synthetic import sphere as sphere
-from ntkflow.data.synthetic import sphere_gaussian_labels as sphere_gaussian_labels
+from ntkflow.data.synthetic import (
+    sphere as sphere,
+    sphere_gaussian_labels as sphere_gaussian_labels,
+)

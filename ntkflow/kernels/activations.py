@@ -193,13 +193,21 @@ closed_forms: dict[str, Callable[..., Pair]] = {
 
 
 def sample(phi: Callable, x: np.ndarray) -> np.ndarray | None:
-    """φ(x) in the widest enabled dtype, as float64 on the host, also under a trace; None where φ
-    has no values yet (it closes over traced ones) or no derivative that was asked for."""
+    """φ(x) in the widest enabled dtype, as float64 on the host, also under a trace.
+
+    Args:
+      phi: a function wrapped by `jax.jit`: inside `vmap`, primitives with derivative rules of
+        their own escape `ensure_compile_time_eval` otherwise.
+      x: points, of any number.
+
+    Returns:
+      The values; None where φ has none yet because it closes over traced ones, or has no
+      derivative that was asked for.
+    """
     try:
         with jax.ensure_compile_time_eval():
-            # One length for all: each primitive compiles once, whatever φ and the points.
-            padded = np.resize(x, -(-x.size // 2048) * 2048)
-            values = jax.vmap(phi)(jnp.asarray(padded, jnp.result_type(float)))
+            padded = np.resize(x, -(-x.size // 2048) * 2048)  # one length: one compilation
+            values = phi(jnp.asarray(padded, jnp.result_type(float)))
             return np.asarray(values, np.float64)[: x.size]
     except (jax.errors.TracerArrayConversionError, NotImplementedError):
         return None
@@ -231,7 +239,7 @@ def recognise(phi: Callable) -> Family | None:
       >>> recognise(jax.nn.softplus) is None
       True
     """
-    phi = elementwise(phi)
+    phi = jax.jit(elementwise(phi))
     ends = sample(phi, np.array([1.0, -1.0, 0.0, 1e30]))
     if ends is None:
         return None
@@ -255,7 +263,7 @@ def _analytic(phi: Callable, at_0: np.float64, far: np.float64) -> Family | None
     taylor, f = [at_0], phi
     for _ in range(3):
         f = derivative(f)
-        value = sample(f, np.zeros(1))
+        value = sample(jax.jit(f), np.zeros(1))
         if value is None:
             return None
         taylor.append(value[0])

@@ -56,7 +56,7 @@ def _order_0(p: Array, c: Array) -> Array:
     if p.dtype == jnp.float64:
         turn = (2 / np.pi) * jnp.arctan(half)
     else:
-        square, series = half * half, _ARCTAN[-1]
+        square, series = half * half, jnp.full_like(half, _ARCTAN[-1])
         for coefficient in _ARCTAN[-2::-1]:
             series = series * square + coefficient
         turn = half * series

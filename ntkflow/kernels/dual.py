@@ -37,7 +37,7 @@ def dual_activation(phi: Callable) -> tuple[Kernel, Kernel]:
 
         tanh, softplus, silu, sigmoid, GELU by tanh    1e-13  1e-13  1e-10
         ELU, SELU                                      1e-13  1e-13  1e-12
-        relu6 (breaks away from 0 are not resolved)    1e-13  2e-9   2e-4
+        relu6 (breaks away from 0 are not resolved)    1e-13  2e-9   3e-4
 
     The series loses digits as the variance grows (tanh: 2e-6 at 16; softplus: 3e-11). The polar
     rule evaluates φ some 2000 times per pair, the series only at k₁₁ and k₂₂: pass these with the
@@ -49,7 +49,8 @@ def dual_activation(phi: Callable) -> tuple[Kernel, Kernel]:
     stands there. A break of φ away from 0 is not seen by the derivatives of E[φ'φ'].
 
     Args:
-      phi: an elementwise function of floating-point arrays.
+      phi: an elementwise function of floating-point arrays. If it closes over traced values, the
+        polar rule is used; it cannot be differentiated with respect to these.
 
     Returns:
       `(k_phi, k_phi_prime)`, each a function of three arrays that broadcast against each other.
@@ -115,7 +116,7 @@ def _is_smooth(phi: Function) -> bool:
     nodes, matrix = hermite_rule()
     rounding = max(1e-11, 100 * float(jnp.finfo(jnp.result_type(float)).eps))
     for f in (phi, derivative(phi)):
-        values = sample(f, nodes)
+        values = sample(jax.jit(f), nodes)
         if values is None:
             return False
         if np.isnan(values).any():

@@ -1,5 +1,6 @@
 """Empirical kernels of a network at given parameters: compositions of `jvp` and `vjp`."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -203,9 +204,8 @@ def _jacobian_method(apply, trainable, contraction, params, x1, x2):
 
     jacobians1 = jacobian(jnp.asarray(x1))
     jacobians2 = jacobians1 if x2 is None else jacobian(jnp.asarray(x2))
-    theta = sum(
-        _contract(contraction, j1, j2) for j1, j2 in zip(jacobians1, jacobians2, strict=True)
-    )
+    blocks = [_contract(contraction, j1, j2) for j1, j2 in zip(jacobians1, jacobians2, strict=True)]
+    theta = functools.reduce(jnp.add, blocks)
     if x2 is None:  # the products are symmetric up to rounding; this makes them so exactly
         theta = (theta + theta.transpose(contraction.swap)) / 2
     return theta

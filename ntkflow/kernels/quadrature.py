@@ -141,22 +141,20 @@ def polar_dual(f: Function, g: Function) -> Kernel:
         def constants(*arrays):
             return tuple(jnp.asarray(x, c.dtype) for x in arrays)
 
-        def sector(w, sign):
-            def angle(total, node):
-                t, turn_weight = node
-                u, v = a * jnp.sin(w * (1 - t)), sign * b * jnp.sin(w * t)
+        def angle(total, node):
+            t, turn_weight, sign = node
+            w = jnp.where(sign > 0, width, np.pi - width)
+            u, v = a * jnp.sin(w * (1 - t)), sign * b * jnp.sin(w * t)
 
-                def radius(inner, node):
-                    r, weight = node
-                    return inner + weight * f(r * u) * g(r * v), None
+            def radius(inner, node):
+                r, weight = node
+                return inner + weight * f(r * u) * g(r * v), None
 
-                inner, _ = jax.lax.scan(radius, jnp.zeros_like(w), constants(*signed), unroll=8)
-                return total + turn_weight * inner, None
+            inner, _ = jax.lax.scan(radius, jnp.zeros_like(w), constants(*signed), unroll=2)
+            return total + turn_weight * w * inner, None
 
-            rule = constants(turns, turn_weights)
-            return w * jax.lax.scan(angle, jnp.zeros_like(w), rule)[0]
-
-        return (sector(width, 1) + sector(np.pi - width, -1)) / (2 * np.pi)
+        rule = constants(np.tile(turns, 2), np.tile(turn_weights, 2), np.repeat([1, -1], _ANGLES))
+        return jax.lax.scan(angle, jnp.zeros_like(width), rule)[0] / (2 * np.pi)
 
     slopes = _built_once(polar_dual, f, g)
 
@@ -169,7 +167,7 @@ def polar_dual(f: Function, g: Function) -> Kernel:
 
         def side(h, own, q_own, other, q_other):
             """E of own's second derivative, and the part of ∂/∂c that own's jump adds."""
-            density = ratio(jnp.ones_like(own), np.sqrt(2 * np.pi) * own)
+            density = ratio(jnp.ones_like(own), (2 * np.pi) ** 0.5 * own)
             spread = ratio(root, own)  # of the other variable, given that this one is 0
             slope_h, slope = derivative(h), derivative(other)
             mean, mean_slope = normal_mean(other, spread), normal_mean(slope, spread)

@@ -1,7 +1,8 @@
 """Function space: what a kernel predicts of training, in closed form."""
 
-from ntkflow.prediction.gaussian_process import Posterior as Posterior
-from ntkflow.prediction.gaussian_process import gp_posterior as gp_posterior
-from ntkflow.prediction.mse import Prediction as Prediction
-from ntkflow.prediction.mse import gradient_descent_mse as gradient_descent_mse
-from ntkflow.prediction.mse import gradient_flow_mse as gradient_flow_mse
+from ntkflow.prediction.gaussian_process import Posterior as Posterior, gp_posterior as gp_posterior
+from ntkflow.prediction.mse import (
+    Prediction as Prediction,
+    gradient_descent_mse as gradient_descent_mse,
+    gradient_flow_mse as gradient_flow_mse,
+)

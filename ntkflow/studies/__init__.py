@@ -1,7 +1,5 @@
 """Studies: an experiment × seeds × a grid of settings, as one labelled dataset."""
 
-from ntkflow.studies.files import load as load
-from ntkflow.studies.files import save as save
-from ntkflow.studies.plot import against as against
-from ntkflow.studies.plot import learning_curve as learning_curve
+from ntkflow.studies.files import load as load, save as save
+from ntkflow.studies.plot import against as against, learning_curve as learning_curve
 from ntkflow.studies.runner import run as run

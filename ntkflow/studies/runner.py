@@ -15,8 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from ntkflow import checks
-from ntkflow.studies import folder as folders
-from ntkflow.studies import labels
+from ntkflow.studies import folder as folders, labels
 from ntkflow.studies.files import require
 from ntkflow.studies.grid import Setting, axis_labels, check_call, grid_axes, seed_list, settings
 from ntkflow.studies.progress import reporter

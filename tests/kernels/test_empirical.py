@@ -195,7 +195,7 @@ class TestBadInput:
     w = np.ones((4, 2))
 
     def test_unknown_outputs_and_method(self):
-        with pytest.raises(ValueError, match="outputs is 'all'; expected one of .*'trace'"):
+        with pytest.raises(ValueError, match=r"outputs is 'all'; expected one of .*'trace'"):
             empirical_ntk(self.apply, outputs="all")
         with pytest.raises(ValueError, match="outputs is 'all'"):
             empirical_nngp(self.apply, outputs="all")

@@ -59,7 +59,7 @@ def test_critical_weights_keep_the_diagonal(dtype):
 
 def network(params, x, activation, w_std, b_std):
     for i, (w, b) in enumerate(params):
-        x = w_std / np.sqrt(len(w)) * x @ w + b_std * b[None, :]
+        x = w_std / len(w) ** 0.5 * x @ w + b_std * b[None, :]
         x = activation(x) if i < len(params) - 1 else x
     return x[:, 0]
 
@@ -71,9 +71,10 @@ def test_wide_networks_have_these_kernels(activation):
     x, sizes = jnp.asarray(points(3, 4), "float32"), (4, 512, 512, 1)
 
     def one(key):
+        keys = jax.random.split(key, 6)
         params = [
-            (jax.random.normal(k, (i, o), "float32"), jax.random.normal(k, (o,), "float32"))
-            for k, i, o in zip(jax.random.split(key, 3), sizes[:-1], sizes[1:], strict=True)
+            (jax.random.normal(k, (i, o), "float32"), jax.random.normal(l, (o,), "float32"))
+            for k, l, i, o in zip(keys[:3], keys[3:], sizes[:-1], sizes[1:], strict=True)
         ]
         _, pullback = jax.vjp(lambda p: network(p, x, activation, 1.2, 0.3), params)
         rows = jax.vmap(pullback)(jnp.eye(3, dtype="float32"))
@@ -144,7 +145,7 @@ def test_derivatives_match_differences():
 
 
 def test_activation_that_closes_over_a_traced_value():
-    """The slope is unknown while the rule is chosen; its derivative passes through it."""
+    """The slope is unknown while the rule is chosen."""
 
     def kernel(slope):
         return fully_connected(

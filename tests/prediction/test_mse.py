@@ -55,9 +55,7 @@ def test_descent_of_a_linear_model(coupled, momentum, reduction):
     predict = gradient_descent_mse(
         k, y, learning_rate=0.005, momentum=momentum, reduction=reduction
     )
-    train, test = jax.jit(predict)(
-        jnp.arange(21), history["train"][0], history["test"][0], k_test
-    )
+    train, test = jax.jit(predict)(jnp.arange(21), history["train"][0], history["test"][0], k_test)
     assert_close(train, history["train"], factor=1e4)
     assert_close(test, history["test"], factor=1e4)
 

@@ -95,7 +95,7 @@ def test_a_wide_network_satisfies_every_claim_with_room():
     assert certificate.holds
     assert entries["R' < R"].holds
     assert not certificate.applies  # Theorem 2.3's own width is far larger
-    assert not entries["m = Ω(n⁶ / (λ_0⁴ δ³)) ≤ m"].holds
+    assert not entries["Ω(n⁶ / (λ_0⁴ δ³)) ≤ m"].holds
     for claim in certificate.claims:
         assert claim.margin > 0 or claim.statement == CONFINED, claim.statement
         assert claim.ratio < 0.999, claim.statement

@@ -167,7 +167,9 @@ def test_trainable_leaves_the_rest_alone_and_away_from_the_optimizer():
 
 def test_hypergradients_flow_through_a_run():
     def final(rate):
-        return descend(linear_loss, optax.sgd(rate), 5, every=2)(start(3), (X, Y)).history["loss"][-1]
+        return descend(linear_loss, optax.sgd(rate), 5, every=2)(start(3), (X, Y)).history["loss"][
+            -1
+        ]
 
     final = jax.jit(final)
     slope = jax.grad(final)(0.01)
@@ -188,9 +190,9 @@ class TestBadInput:
             descend(linear_loss, optax.sgd(0.1), **arguments)
 
     def test_loss_and_optimizer_in_the_wrong_places(self):
-        with pytest.raises(ValueError, match="descend got GradientTransformation.* as its loss"):
+        with pytest.raises(ValueError, match=r"descend got GradientTransformation.* as its loss"):
             descend(optax.sgd(0.1), linear_loss, 3)
-        with pytest.raises(ValueError, match="optimizer is of type float; .* optax.sgd"):
+        with pytest.raises(ValueError, match=r"optimizer is of type float; .* optax.sgd"):
             descend(linear_loss, 0.1, 3)
 
     def test_observers(self):
@@ -230,7 +232,7 @@ class TestBadInput:
 
     def test_optimizers_with_parameters_of_their_own(self):
         optimizer = optax.lookahead(optax.sgd(0.1), 5, 0.5)
-        with pytest.raises(ValueError, match="optax.lookahead, is not supported"):
+        with pytest.raises(ValueError, match=r"optax.lookahead, is not supported"):
             descend(linear_loss, optimizer, 3)(start(3), (X, Y))
 
     def test_optimizers_that_want_what_a_run_does_not_have(self):

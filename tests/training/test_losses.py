@@ -58,7 +58,7 @@ class TestBadInput:
             build(apply)(W, X)
 
     def test_cross_entropy_labels(self):
-        with pytest.raises(ValueError, match="y has shape .* expected integers"):
+        with pytest.raises(ValueError, match=r"y has shape .* expected integers"):
             cross_entropy_loss(apply)(W, (X, Y[:, 0]))
         with pytest.raises(ValueError, match="logits have shape"):
             cross_entropy_loss(apply)(W[:, 0], (X, Y[:, 0]))

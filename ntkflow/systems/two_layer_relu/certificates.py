@@ -260,10 +260,10 @@ def _common_hypotheses(run: _Run) -> tuple[Inequality, ...]:
     return (
         inequality("‖x_i‖ = 1, to 10⁻⁶", "Du (2019), Theorems 2.2 and 2.3", deviation, 1e-6),
         inequality(
-            "0 < λ_0, to n ε λ_max", "Du (2019), Assumption 2.1", run.resolution, run.lambda_0
+            "0 < λ_0, up to rounding", "Du (2019), Assumption 2.1", run.resolution, run.lambda_0
         ),
-        inequality(f"{width.formula} ≤ m", width.source, width.value, m),
-        inequality(f"{initial.formula} ≤ m", initial.source, initial.value, m),
+        inequality(f"{width.formula.removeprefix('m = ')} ≤ m", width.source, width.value, m),
+        inequality(f"{initial.formula.removeprefix('m = ')} ≤ m", initial.source, initial.value, m),
     )
 
 
