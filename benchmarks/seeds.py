@@ -246,7 +246,7 @@ def overhead(worker, rounds):
         "One seed, 60 steps, or 10 epochs. By hand: a jitted lax.scan of `params − η·grad`, with "
         "the same network and loss; minibatches: a permutation per epoch, then a scan over it."
     )
-    columns = ["one seed", "by hand, ms", "descend, ms", "ratio", "starts, s"]
+    columns = ["one seed", "hand, ms", "descend, ms", "ratio", "starts, s"]
     return timing.Table("What descend adds", columns, rows, remark)
 
 
@@ -342,7 +342,7 @@ def sweep(worker, rounds):
         "Counted: floating-point operations of one seed as XLA counts them, a loop's body once; "
         f"over_seeds takes vmap below {mapping._CPU_VMAP_LIMIT:.0e}, lax.map above."
     )
-    columns = ["16 seeds", "counted", "vmap, ms", "lax.map, ms", "map / vmap", "default"]
+    columns = ["16 seeds", "counted", "vmap, ms", "map, ms", "map/vmap", "default"]
     return timing.Table("vmap or lax.map on a CPU", columns, rows, remark)
 
 

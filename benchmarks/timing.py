@@ -85,9 +85,8 @@ class Worker:
 def torch_worker() -> Worker:
     """A worker for PyTorch.
 
-    Its threads wait for each other without spinning: on a quiet machine that costs nothing to
-    speak of, on a busy one the spinning slows PyTorch down tenfold. An OMP_WAIT_POLICY that is set
-    already is kept.
+    Its threads wait for each other without spinning: on a busy machine spinning slows PyTorch down
+    tenfold. An OMP_WAIT_POLICY that is set already is kept, to compare.
     """
     return Worker(OMP_WAIT_POLICY=os.environ.get("OMP_WAIT_POLICY", "PASSIVE"))
 
@@ -137,7 +136,7 @@ def report(script: str, tables: Sequence[Table], load_before: float, markdown: b
     for table in tables:
         drawn = rich.table.Table(title=table.title, title_justify="left")
         for i, column in enumerate(table.columns):
-            drawn.add_column(column, justify="left" if i == 0 else "right")
+            drawn.add_column(column, justify="right" if i else "left", no_wrap=True)
         for row in table.rows:
             drawn.add_row(*row)
         rich.print(drawn)

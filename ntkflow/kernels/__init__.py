@@ -7,7 +7,7 @@ from ntkflow.kernels.empirical import (
     empirical_ntk as empirical_ntk,
     ntk_product as ntk_product,
 )
-from ntkflow.kernels.fully_connected import (
+from ntkflow.kernels.recursion import (
     Kernels as Kernels,
     fully_connected as fully_connected,
     fully_connected_relu as fully_connected_relu,

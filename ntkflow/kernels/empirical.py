@@ -56,7 +56,7 @@ def empirical_ntk(
     References:
       Jacot, Gabriel and Hongler (2018), "Neural Tangent Kernel", section 4.
     """
-    contraction = _contraction(outputs, _NTK)
+    contraction = _contraction(outputs)
     methods = {"auto": _jacobian_method, "jacobian": _jacobian_method}
     if method not in methods:
         raise ValueError(f"method is {method!r}; expected one of {sorted(methods)}.")
@@ -94,7 +94,7 @@ def empirical_nngp(apply: Apply, *, outputs: Outputs = "full") -> Kernel:
       >>> kernel({"w": jnp.array([1.0, 1.0])}, jnp.array([[1.0, 2.0], [3.0, 4.0]])).tolist()
       [[9.0, 21.0], [21.0, 49.0]]
     """
-    contraction = _contraction(outputs, _NNGP)
+    contraction = _contraction(outputs)
 
     def kernel(params: Any, x1: ArrayLike, x2: ArrayLike | None = None) -> jax.Array:
         scalar = _output_shape(apply, params, x1, "x1") == ()
@@ -104,9 +104,8 @@ def empirical_nngp(apply: Apply, *, outputs: Outputs = "full") -> Kernel:
         else:
             _output_shape(apply, params, x2, "x2")
             f2 = apply(params, x2)
-        if scalar:
-            f1, f2 = f1[:, None], f2[:, None]
-        return _drop_output_axes(_contract(contraction, f1, f2), scalar)
+        f1, f2 = (f.reshape(len(f), -1, 1) for f in (f1, f2))
+        return _drop_output_axes(contraction.product(f1, f2), scalar)
 
     return kernel
 
@@ -154,33 +153,44 @@ def ntk_product(apply: Apply, *, trainable: Predicate | None = None) -> Kernel:
 
 
 class _Contraction(NamedTuple):
-    """An einsum for two factors with axes (sample, output, ...), and its transpose in samples."""
+    """A sum over the last axis of two arrays (sample, output, entry), and how samples swap."""
 
-    subscripts: str
+    product: Callable[[jax.Array, jax.Array], jax.Array]
     swap: tuple[int, ...]
 
 
-_NTK = {
-    "full": _Contraction("iap,jbp->ijab", (1, 0, 3, 2)),
-    "diagonal": _Contraction("iap,jap->ija", (1, 0, 2)),
-    "trace": _Contraction("iap,jap->ij", (1, 0)),
-}
-_NNGP = {
-    "full": _Contraction("ia,jb->ijab", (1, 0, 3, 2)),
-    "diagonal": _Contraction("ia,ja->ija", (1, 0, 2)),
-    "trace": _Contraction("ia,ja->ij", (1, 0)),
-}
-
-
-def _contraction(outputs: str, table: dict[str, _Contraction]) -> _Contraction:
-    if outputs not in table:
-        raise ValueError(f"outputs is {outputs!r}; expected one of {list(get_args(Outputs))}.")
-    return table[outputs]
-
-
-def _contract(contraction: _Contraction, a: jax.Array, b: jax.Array) -> jax.Array:
+def _rows_times_rows(a: jax.Array, b: jax.Array) -> jax.Array:
+    """a bᵀ. As an einsum over more axes XLA would copy the second Jacobian to transpose it."""
+    last_axes = (((1,), (1,)), ((), ()))
     # On accelerators the default precision of a product of float32 matrices is lower.
-    return jnp.einsum(contraction.subscripts, a, b, precision=jax.lax.Precision.HIGHEST)
+    return jax.lax.dot_general(a, b, last_axes, precision=jax.lax.Precision.HIGHEST)
+
+
+def _full(a: jax.Array, b: jax.Array) -> jax.Array:
+    (n1, o, p), n2 = a.shape, len(b)
+    product = _rows_times_rows(a.reshape(n1 * o, p), b.reshape(n2 * o, p))
+    return product.reshape(n1, o, n2, o).transpose(0, 2, 1, 3)
+
+
+def _diagonal(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.einsum("iap,jap->ija", a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+def _trace(a: jax.Array, b: jax.Array) -> jax.Array:
+    return _rows_times_rows(a.reshape(len(a), -1), b.reshape(len(b), -1))
+
+
+_CONTRACTIONS = {
+    "full": _Contraction(_full, (1, 0, 3, 2)),
+    "diagonal": _Contraction(_diagonal, (1, 0, 2)),
+    "trace": _Contraction(_trace, (1, 0)),
+}
+
+
+def _contraction(outputs: str) -> _Contraction:
+    if outputs not in _CONTRACTIONS:
+        raise ValueError(f"outputs is {outputs!r}; expected one of {list(get_args(Outputs))}.")
+    return _CONTRACTIONS[outputs]
 
 
 def _drop_output_axes(kernel: jax.Array, scalar: bool) -> jax.Array:
@@ -204,7 +214,7 @@ def _jacobian_method(apply, trainable, contraction, params, x1, x2):
 
     jacobians1 = jacobian(jnp.asarray(x1))
     jacobians2 = jacobians1 if x2 is None else jacobian(jnp.asarray(x2))
-    blocks = [_contract(contraction, j1, j2) for j1, j2 in zip(jacobians1, jacobians2, strict=True)]
+    blocks = [contraction.product(j1, j2) for j1, j2 in zip(jacobians1, jacobians2, strict=True)]
     theta = functools.reduce(jnp.add, blocks)
     if x2 is None:  # the products are symmetric up to rounding; this makes them so exactly
         theta = (theta + theta.transpose(contraction.swap)) / 2

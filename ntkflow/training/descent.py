@@ -146,9 +146,11 @@ def descend(
             entry = observed(first, carry[0])
             if batch_size is not None:
                 entry["loss"] = full_loss(carry[0])
-            carry, values = jax.lax.scan(step, carry, first + jnp.arange(length, dtype=jnp.int32))
+            carry, value = step(carry, first)
             if batch_size is None:  # the step's own loss is that of the record: nothing to add
-                entry["loss"] = values[0]
+                entry["loss"] = value
+            if length > 1:
+                carry, _ = jax.lax.scan(step, carry, first + jnp.arange(1, length, dtype=jnp.int32))
             return carry, entry
 
         blocks, rest = divmod(steps, every)

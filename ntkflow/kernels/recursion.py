@@ -47,7 +47,7 @@ def fully_connected(
     nngp = K and ntk = Θ at l = depth. For ReLU the expectations are ½ k₁ and ½ k₀, arc-cosine
     kernels that share one angle per layer and pair; for others see `dual_activation`.
 
-    float32 resolves angles between inputs down to about 3e-4 (see `arccos_kernel`), so that the
+    float32 resolves angles between inputs down to about 7e-4 (see `arccos_kernel`), so that the
     NTK of nearly parallel rows is right to some 1e-4 of its diagonal; the NNGP to rounding.
     Diagonals with x2=None are exact. Memory: a few arrays of shape (n1, n2).
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from ntkflow.kernels.fully_connected import fully_connected, fully_connected_relu
+from ntkflow.kernels.recursion import fully_connected, fully_connected_relu
 
 
 def points(n, d, seed=0):
