@@ -58,9 +58,7 @@ def empirical(rounds):
     for case, contenders in cases.items():
         # One process each: its peak of memory is that of one contender.
         workers = {
-            kind: timing.torch_worker()
-            if kind == "torch.func"
-            else timing.Worker(JAX_PLATFORMS="cpu")
+            kind: timing.Worker() if kind == "torch.func" else timing.Worker(JAX_PLATFORMS="cpu")
             for kind in contenders
             if kind in kinds
         }

@@ -33,7 +33,7 @@ def main() -> None:
         "two": timing.Worker(JAX_PLATFORMS="cpu", JAX_NUM_CPU_DEVICES="2"),
     }
     if importlib.util.find_spec("torch"):
-        workers["torch"] = timing.torch_worker()
+        workers["torch"] = timing.Worker()
     tables = [
         contest(workers, options.rounds),
         overhead(workers["one"], options.rounds),

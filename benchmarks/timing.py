@@ -82,15 +82,6 @@ class Worker:
         self._pool.shutdown()
 
 
-def torch_worker() -> Worker:
-    """A worker for PyTorch.
-
-    Its threads wait for each other without spinning: on a busy machine spinning slows PyTorch down
-    tenfold. An OMP_WAIT_POLICY that is set already is kept, to compare.
-    """
-    return Worker(OMP_WAIT_POLICY=os.environ.get("OMP_WAIT_POLICY", "PASSIVE"))
-
-
 class Table(NamedTuple):
     """A title, the names of columns, rows of text, and a remark below."""
 

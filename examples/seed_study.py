@@ -35,7 +35,7 @@ jax.config.update("jax_enable_x64", True)
 
 SCALES = {
     "small": {"widths": [256, 1024, 4096], "seeds": 32, "steps": 400},
-    "paper": {"widths": [256, 1024, 4096, 16384], "seeds": 128, "steps": 4000},
+    "paper": {"widths": [256, 1024, 4096, 8192], "seeds": 64, "steps": 1000},
 }
 
 

@@ -41,7 +41,7 @@ def empirical_ntk(
 
     Returns:
       `kernel(params, x1, x2=None)`, pure; x2=None means x1 and is exactly symmetric. It has the
-      promoted dtype of the outputs and the parameters.
+      parameters' dtype.
 
     Raises:
       ValueError: unknown `outputs` or `method`; and from the kernel: empty inputs, NaN, an

@@ -50,7 +50,7 @@ def check_observers(observe: Observers | None) -> Observers:
     if not isinstance(observe, Mapping) or not all(callable(f) for f in observe.values()):
         raise ValueError(
             f"observe is {observe!r}; expected a mapping from names to functions of a snapshot, "
-            'e.g. {"norm": lambda snapshot: optax.global_norm(snapshot.params)}.'
+            'e.g. {"norm": lambda snapshot: optax.tree.norm(snapshot.params)}.'
         )
     if "loss" in observe:
         raise ValueError('"loss" is recorded always; give the observer another name.')

@@ -117,8 +117,8 @@ def limit_smallest_eigenvalue(x: ArrayLike, output: Output = "fixed") -> jax.Arr
     """Compute λ_0 = λ_min(H^∞), which sets every rate of the chapter.
 
     It is positive where no two inputs are parallel or antiparallel (Theorem 2.1), and at most ½
-    for unit inputs and a fixed output layer. In float32 no λ_0 below some 5e-7 λ_max is resolved: see
-    `ntkflow.kernels.spectrum`.
+    for unit inputs and a fixed output layer. In float32 no λ_0 below some 5e-7 λ_max is resolved:
+    see `ntkflow.kernels.spectrum`.
 
     Example:
       >>> float(limit_smallest_eigenvalue(jnp.eye(3)))
