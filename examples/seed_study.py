@@ -137,6 +137,7 @@ def draw(study, lambda_0, predicted, guaranteed, path):
     )
     middle.set_title("least eigenvalue of H(k)")
     middle.set_ylabel("λ_min(H(k))")
+    middle.get_legend().set_loc("center right")  # between the curves of two widths
     gap = study.isel(step=-1)
     root = gap["gap"].median("seed").isel(width=0) * (gap.width[0] / gap.width) ** 0.5
     studies.against(gap, "width", "gap", reference={"1/√m": root}, ax=right)
