@@ -7,9 +7,11 @@ checked where they can be read: under `jit` and `vmap` an array has a shape but 
 import operator
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 
 def is_concrete(x: Any) -> bool:
@@ -33,6 +35,38 @@ def positive_int(name: str, value: Any) -> int:
     return number
 
 
+def network(apply: Any) -> None:
+    """Refuse what is no function `apply(params, x)`: a Flax module itself, most of all."""
+    if isinstance(apply, nn.Module):
+        raise ValueError(
+            f"apply is a {type(apply).__name__}; expected its function `apply(params, x)`: write "
+            "module.apply."
+        )
+    if isinstance(apply, nnx.Module):
+        raise ValueError(
+            f"apply is a {type(apply).__name__}; expected a function `apply(params, x)`: write "
+            "apply, params = ntkflow.from_nnx(model)."
+        )
+    if not callable(apply):
+        raise ValueError(
+            f"apply is of type {type(apply).__name__}; expected a function `apply(params, x)`."
+        )
+
+
+def prng_key(key: Any) -> None:
+    """Refuse what is no single PRNG key; None passes."""
+    if key is None:
+        return
+    dtype, shape = getattr(key, "dtype", None), jnp.shape(key) if hasattr(key, "shape") else None
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not (typed and shape == ()) and not (dtype == jnp.uint32 and shape == (2,)):
+        what = f"shape {shape} and dtype {dtype}" if dtype is not None else type(key).__name__
+        raise ValueError(
+            f"key is of {what}; expected one PRNG key, e.g. jax.random.key(0). A state to go on "
+            "from is the fourth argument: run(params, data, key, state)."
+        )
+
+
 def finite(name: str, tree: Any) -> None:
     """Refuse NaN and inf in the floating-point leaves of `tree` whose values can be read.
 
@@ -42,6 +76,7 @@ def finite(name: str, tree: Any) -> None:
     ValueError: x holds NaN or infinite values: 1 of 2, the first at index (1,); ...
     """
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        leaf = np.asarray(leaf) if isinstance(leaf, float | complex) else leaf
         dtype = getattr(leaf, "dtype", None)
         if dtype is None or not jnp.issubdtype(dtype, jnp.inexact) or not is_concrete(leaf):
             continue

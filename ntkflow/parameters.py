@@ -54,6 +54,11 @@ def partition(params: Any, trainable: Predicate | None = None) -> tuple[Any, Mer
       >>> merge(jax.tree.map(lambda p: 0 * p, selected))["params"]["decoder"].tolist()
       [1.0, 1.0, 1.0]
     """
+    if trainable is not None and not callable(trainable):
+        raise ValueError(
+            f"trainable is {trainable!r}; expected a predicate on a parameter's path, "
+            'e.g. lambda path: "encoder" in path.'
+        )
     leaves, structure = jax.tree_util.tree_flatten_with_path(params)
     collections = isinstance(params, Mapping) and isinstance(params.get("params"), Mapping)
 

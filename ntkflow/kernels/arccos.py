@@ -45,8 +45,9 @@ def sine(p: Array, c: Array) -> Array:
     # p and c carry rounding errors of this size: below it an angle cannot be told from 0 or π,
     # and √ would turn the last bit into an angle of √eps.
     resolved = p - jnp.abs(c) > 2 * jnp.finfo(p.dtype).eps * p
-    square = jnp.where(resolved, (p - c) * (p + c), 1)
-    return jnp.where(resolved, jnp.sqrt(square), 0)
+    # Two roots rather than one: the product would leave the range of float32 for p beyond 10^±19.
+    low, high = (jnp.where(resolved, side, 1) for side in (p - c, p + c))
+    return jnp.where(resolved, jnp.sqrt(low) * jnp.sqrt(high), 0)
 
 
 @jax.custom_jvp

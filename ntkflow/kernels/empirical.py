@@ -56,6 +56,7 @@ def empirical_ntk(
     References:
       Jacot, Gabriel and Hongler (2018), "Neural Tangent Kernel", section 4.
     """
+    checks.network(apply)
     contraction = _contraction(outputs)
     methods = {"auto": _jacobian_method, "jacobian": _jacobian_method}
     if method not in methods:
@@ -63,6 +64,7 @@ def empirical_ntk(
     compute = methods[method]
 
     def kernel(params: Any, x1: ArrayLike, x2: ArrayLike | None = None) -> jax.Array:
+        x1, x2 = _samples(x1), None if x2 is None else _samples(x2)
         scalar = _output_shape(apply, params, x1, "x1") == ()
         if x2 is not None and (_output_shape(apply, params, x2, "x2") == ()) != scalar:
             raise ValueError("apply gives a scalar network on one of x1, x2 and not on the other.")
@@ -94,9 +96,11 @@ def empirical_nngp(apply: Apply, *, outputs: Outputs = "full") -> Kernel:
       >>> kernel({"w": jnp.array([1.0, 1.0])}, jnp.array([[1.0, 2.0], [3.0, 4.0]])).tolist()
       [[9.0, 21.0], [21.0, 49.0]]
     """
+    checks.network(apply)
     contraction = _contraction(outputs)
 
     def kernel(params: Any, x1: ArrayLike, x2: ArrayLike | None = None) -> jax.Array:
+        x1, x2 = _samples(x1), None if x2 is None else _samples(x2)
         scalar = _output_shape(apply, params, x1, "x1") == ()
         f1 = apply(params, x1)
         if x2 is None:
@@ -136,8 +140,11 @@ def ntk_product(apply: Apply, *, trainable: Predicate | None = None) -> Kernel:
       [5.0, 11.0]
     """
 
+    checks.network(apply)
+
     def product(params: Any, x1: ArrayLike, x2: ArrayLike | None, v: ArrayLike) -> jax.Array:
-        x2 = x1 if x2 is None else x2
+        x1 = _samples(x1)
+        x2 = x1 if x2 is None else _samples(x2)
         _output_shape(apply, params, x1, "x1")
         _output_shape(apply, params, x2, "x2")
         selected, merge = partition(params, trainable)
@@ -212,8 +219,8 @@ def _jacobian_method(apply, trainable, contraction, params, x1, x2):
             for leaf in jax.tree.leaves(jax.vmap(one_sample)(x))
         ]
 
-    jacobians1 = jacobian(jnp.asarray(x1))
-    jacobians2 = jacobians1 if x2 is None else jacobian(jnp.asarray(x2))
+    jacobians1 = jacobian(x1)
+    jacobians2 = jacobians1 if x2 is None else jacobian(x2)
     blocks = [contraction.product(j1, j2) for j1, j2 in zip(jacobians1, jacobians2, strict=True)]
     theta = functools.reduce(jnp.add, blocks)
     if x2 is None:  # the products are symmetric up to rounding; this makes them so exactly
@@ -221,8 +228,15 @@ def _jacobian_method(apply, trainable, contraction, params, x1, x2):
     return theta
 
 
+def _samples(x: Any) -> Any:
+    """Lists of numbers as an array; a tree stays, and is refused in words."""
+    return x if isinstance(x, dict) else jnp.asarray(x)
+
+
 def _output_shape(apply: Apply, params: Any, x: ArrayLike, name: str) -> tuple[int, ...]:
     """The shape of one sample's output, () or (o,), after the checks at the door."""
+    if isinstance(x, dict):
+        raise ValueError(f"{name} is a dict; expected an array: the order is (params, x1, x2).")
     samples = checks.same_length(**{name: x})
     checks.finite(name, x)
     output = jax.eval_shape(apply, params, x)

@@ -121,6 +121,8 @@ def _recursion(x1, x2, weight, bias, layers, activation):
         return own1, own2, nngp, nngp + weight * slope * ntk
 
     _, _, nngp, ntk = jax.lax.fori_loop(0, layers, layer, (own1, own2, nngp, nngp))
+    if x2 is None:  # quadrature treats u and v apart, and their order shows in the last bit
+        nngp, ntk = (nngp + nngp.T) / 2, (ntk + ntk.T) / 2
     return Kernels(nngp, ntk)
 
 

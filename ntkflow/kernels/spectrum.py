@@ -33,11 +33,12 @@ def extreme_eigenvalues(kernel: ArrayLike) -> Extremes:
     `jax.config.update("jax_enable_x64", True)`. A float32 kernel resolves nothing below 5e-7 λ_max.
 
     Args:
-      kernel: shape (..., n, n), or (n, n, o, o) as a full empirical NTK after
+      kernel: shape (n, n) or (batch, n, n), symmetric: the lower triangle is read, and symmetry is
+        not checked. A full empirical NTK, (n, n, o, o), becomes one matrix by
         `.transpose(0, 2, 1, 3).reshape(n * o, n * o)`.
 
     Returns:
-      Extremes, each of shape (...) and of the dtype of the kernel (float32 for lower ones). An
+      Extremes, each of shape () or (batch,) and of the kernel's dtype (float32 for lower ones). An
       eigenvalue of absolute value below `resolution` is returned as 0; one that is more
       negative is returned as it is, because then the matrix is not positive semidefinite.
 
@@ -49,11 +50,16 @@ def extreme_eigenvalues(kernel: ArrayLike) -> Extremes:
       [1.0, 3.0]
     """
     array = jnp.asarray(kernel)
-    if array.ndim < 2 or array.shape[-1] != array.shape[-2] or array.shape[-1] == 0:
+    if array.ndim not in (2, 3) or array.shape[-1] != array.shape[-2] or array.shape[-1] == 0:
         raise ValueError(
-            f"kernel has shape {array.shape}; expected (n, n) with n > 0. A full NTK of shape "
-            "(n, n, o, o) becomes one by .transpose(0, 2, 1, 3).reshape(n * o, n * o)."
+            f"kernel has shape {array.shape}; expected (n, n) with n > 0, or (batch, n, n). A full "
+            "NTK of shape (n, n, o, o) becomes one matrix by "
+            ".transpose(0, 2, 1, 3).reshape(n * o, n * o); for more axes in front use jax.vmap."
         )
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise ValueError(f"kernel has dtype {array.dtype}; expected a real symmetric matrix.")
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        array = array.astype(float)
     checks.finite("kernel", array)
     dtype = jnp.promote_types(array.dtype, jnp.float32)
     wide = jnp.promote_types(dtype, jax.dtypes.canonicalize_dtype(float))

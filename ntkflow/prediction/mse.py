@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from ntkflow import checks
@@ -39,7 +40,8 @@ def gradient_flow_mse(
     f(t) = y + e^{−cΘt} (f₀ − y) on the training set, and on a test set
     f*(t) = f*₀ + Θ* Θ⁻¹ (1 − e^{−cΘt}) (y − f₀); c is 1 for ½Σ, 2 for Σ, 2/(n·o) for the mean.
 
-    Directions in which Θ is singular are not learnt: the form is finite for every Θ.
+    Directions in which Θ is singular, to 4 ε λ_max, are not learnt: the form is finite for every
+    Θ. It cannot be differentiated in Θ where two eigenvalues are equal.
 
     Args:
       k_train_train: Θ, shape (n, n), one kernel for every output, or (n, n, o, o).
@@ -66,9 +68,11 @@ def gradient_flow_mse(
 
     def learnt(eigenvalues: jax.Array, times: jax.Array) -> jax.Array:
         """(1 − e^{−cλt}) / λ, which is ct at λ = 0."""
-        exponent = rate * eigenvalues * times
+        exponent = rate * jnp.where(eigenvalues == 0, 0.0, eigenvalues * times)
         safe = jnp.where(eigenvalues == 0, 1.0, eigenvalues)
-        return jnp.where(eigenvalues == 0, rate * times, -jnp.expm1(-exponent) / safe)
+        # At t = ∞ what is not seen has not moved: 0, as a limit of Θ⁻¹ it would be ∞ · 0.
+        linear = jnp.where(jnp.isinf(times), 0.0, rate * times)
+        return jnp.where(eigenvalues == 0, linear, -jnp.expm1(-exponent) / safe)
 
     return problem.predictor(learnt)
 
@@ -144,6 +148,7 @@ def gradient_descent_mse(
     predict = problem.predictor(learnt)
 
     def predict_steps(steps: ArrayLike, *initial, **named) -> Prediction:
+        _not_negative("steps", steps)
         if not jnp.issubdtype(jnp.asarray(steps).dtype, jnp.integer):
             raise ValueError(
                 f"steps has dtype {jnp.asarray(steps).dtype}; expected whole numbers of steps. "
@@ -166,8 +171,11 @@ class _Problem(NamedTuple):
     def of(cls, k_train_train: ArrayLike, y_train: ArrayLike) -> "_Problem":
         kernel, y = training_pair(k_train_train, y_train)
         eigenvalues, eigenvectors = jnp.linalg.eigh(as_matrix(kernel))
-        # A kernel is positive semidefinite: what is negative is rounding, and would grow.
-        return cls(jnp.maximum(eigenvalues, 0), eigenvectors, kernel.shape, y)
+        # A kernel is positive semidefinite. What lies below its resolution is rounding: negative
+        # it would grow, and positive it would be learnt after 1/ε units of time.
+        resolution = 4 * jnp.finfo(kernel.dtype).eps * jnp.abs(eigenvalues[-1])
+        eigenvalues = jnp.where(eigenvalues < resolution, 0.0, eigenvalues)
+        return cls(eigenvalues, eigenvectors, kernel.shape, y)
 
     def predictor(self, learnt: Callable[[jax.Array, jax.Array], jax.Array]) -> Predict:
         def predict(
@@ -176,6 +184,7 @@ class _Problem(NamedTuple):
             f_test: ArrayLike = 0.0,
             k_test_train: ArrayLike | None = None,
         ) -> Prediction:
+            _not_negative("times", times)
             times = jnp.asarray(times)
             f_train = jnp.broadcast_to(jnp.asarray(f_train, self.y.dtype), self.y.shape)
             coupled = len(self.kernel_shape) == 4
@@ -201,14 +210,23 @@ class _Problem(NamedTuple):
         return predict
 
 
+def _not_negative(name: str, times: ArrayLike) -> None:
+    if checks.is_concrete(times) and np.min(times, initial=0) < 0:
+        raise ValueError(f"{name} holds {np.min(times)}; expected times from 0 on.")
+
+
 def _power(matrix: jax.Array, exponent: jax.Array) -> jax.Array:
     """matrix^exponent for exponents ≥ 0, elementwise over the leading axes."""
     bits = 31
 
     def square(carry, bit):
         result, base = carry
-        odd = ((exponent >> bit) & 1)[..., None, None] == 1
-        return (jnp.where(odd, result @ base, result), base @ base), None
+        left = (exponent >> bit)[..., None, None]
+        # Powers beyond the highest bit are not needed: they may overflow, and NaN is contagious.
+        base = jnp.where(left > 0, base, identity)
+        result = jnp.where(left & 1 == 1, result @ base, result)
+        base = jnp.where(left > 1, base, identity)
+        return (result, base @ base), None
 
     identity = jnp.broadcast_to(jnp.eye(matrix.shape[-1], dtype=matrix.dtype), matrix.shape)
     (result, _), _ = jax.lax.scan(square, (identity, matrix), jnp.arange(bits))

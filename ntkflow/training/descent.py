@@ -19,6 +19,7 @@ from ntkflow.training.observe import (
     check_loss,
     check_loss_value,
     check_observers,
+    check_state,
     record,
 )
 
@@ -110,6 +111,8 @@ def descend(
         key: jax.Array | None = None,
         state: DescentState | None = None,
     ) -> Trajectory:
+        checks.prng_key(key)
+        check_state(state, DescentState)
         checks.finite("params", params)
         checks.finite("data", data)
         check_loss_value(loss, params, data)
@@ -213,8 +216,9 @@ def _words_for_optimizer():
         yield
     except (AttributeError, TypeError) as error:
         raise ValueError(
-            f"The optimizer does not work on the model's parameters ({error}). One that keeps "
-            "parameters of its own, such as optax.lookahead, is not supported."
+            f"The optimizer does not work on these parameters and this state ({error}). A state of "
+            "another optimizer cannot be continued, and one that keeps parameters of its own, such "
+            "as optax.lookahead, is not supported."
         ) from error
 
 
@@ -231,6 +235,8 @@ def _batches(data, batch_size, key):
                 raise ValueError(f"data holds an array of shape {jnp.shape(leaf)}: no samples.")
         return (lambda state, step: (data, state)), (lambda step: ())
 
+    if not leaves:
+        raise ValueError("batch_size is given and data holds no arrays to take batches of.")
     n = checks.same_length(**{f"data{i}": leaf for i, leaf in enumerate(leaves)})
     if batch_size > n:
         raise ValueError(f"batch_size is {batch_size}, and there are only {n} samples.")

@@ -18,6 +18,7 @@ from ntkflow.training.observe import (
     check_loss,
     check_loss_value,
     check_observers,
+    check_state,
     record,
 )
 
@@ -26,10 +27,10 @@ class FlowState(NamedTuple):
     """What `gradient_flow` needs to go on where it stopped.
 
     Attributes:
-      time: the time reached.
+      time: the time reached, that of the final parameters.
       initial_params: parameters at time 0.
       succeeded: whether the solver reached every time; where it did not, the records from there
-        on are inf.
+        on are inf (integers have none: theirs hold no meaning).
       solver_steps: steps of the solver, taken and rejected.
     """
 
@@ -96,9 +97,10 @@ def gradient_flow(
     def run(
         params: Any, data: Any, key: jax.Array | None = None, state: FlowState | None = None
     ) -> Trajectory:
-        del key  # a flow is deterministic; the argument is that of every run
+        checks.prng_key(key)  # a flow is deterministic; the argument is that of every run
         import diffrax  # half a second to import: only where it is used
 
+        check_state(state, FlowState)
         checks.finite("params", params)
         checks.finite("data", data)
         check_loss_value(loss, params, data)
@@ -110,6 +112,11 @@ def gradient_flow(
             start, initial_params = jnp.zeros((), time_dtype), params
         else:
             start, initial_params = state.time, state.initial_params
+            if checks.is_concrete(start) and start > times[0]:
+                raise ValueError(
+                    f"The state has reached time {start} and times starts at {times[0]}; expected "
+                    "times from there on: build the flow that continues with later ones."
+                )
 
         def velocity(t, part, args):
             gradient = jax.grad(lambda part: loss(merge(part), data))(part)
@@ -120,6 +127,8 @@ def gradient_flow(
             return record(observe, snapshot) | {"loss": loss(merge(part), data)}
 
         ts = jnp.asarray(times, time_dtype)
+        due = start <= ts[0]  # under a trace, times before the start are a failed solve
+        ts = jnp.maximum(ts, start)
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(velocity),
             diffrax.Tsit5() if solver is None else solver,
@@ -138,10 +147,14 @@ def gradient_flow(
             throw=False,
         )
         history, final = solution.ys
-        reached = solution.result == diffrax.RESULTS.successful
+        # The solver promotes all parameters to one dtype, and stops early where it fails.
+        end = jax.tree.map(lambda leaf, like: leaf[-1].astype(like.dtype), final, selected)
+        succeeded = due & (solution.result == diffrax.RESULTS.successful)
         return Trajectory(
-            params=merge(jax.tree.map(lambda leaf: leaf[-1], final)),
-            state=FlowState(ts[-1], initial_params, reached, solution.stats["num_steps"]),
+            params=merge(end),
+            state=FlowState(
+                solution.ts[1][-1], initial_params, succeeded, solution.stats["num_steps"]
+            ),
             steps=ts,
             history=history,
         )

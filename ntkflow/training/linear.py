@@ -58,7 +58,9 @@ def taylor_expand(apply: Apply, params: Any, degree: int) -> Apply:
       >>> float(cubic(jnp.array(2.0), jnp.array(1.0)))  # 1 + 3 + 3
       7.0
     """
-    degree = degree if degree == 0 else checks.positive_int("degree", degree)
+    checks.network(apply)
+    if isinstance(degree, bool) or not isinstance(degree, int) or degree < 0:
+        raise ValueError(f"degree is {degree!r}; expected a whole number, 0 or more.")
     initial, merge = partition(params)
 
     def expanded(params: Any, x: Any) -> jax.Array:

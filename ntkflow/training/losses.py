@@ -52,6 +52,7 @@ def squared_loss(apply: Callable[[Any, Any], jax.Array], reduction: Reduction = 
       >>> float(loss(jnp.array([2.0]), (jnp.array([[1.0], [3.0]]), jnp.array([1.0, 2.0]))))
       8.5
     """
+    checks.network(apply)
     gradient_scale(reduction, 1)  # refuses an unknown one here, not in the first step
 
     def loss(params: Any, data: tuple[Any, Any]) -> jax.Array:
@@ -86,6 +87,8 @@ def cross_entropy_loss(apply: Callable[[Any, Any], jax.Array]) -> Loss:
       >>> float(loss(0.0, (jnp.ones((3, 2)), jnp.array([0, 1, 1])))).__round__(4)
       0.6931
     """
+
+    checks.network(apply)
 
     def loss(params: Any, data: tuple[Any, Any]) -> jax.Array:
         x, y = _pair(data)

@@ -47,12 +47,14 @@ def over_seeds(experiment: Experiment, *, batch: int | None = None) -> Study:
       >>> jax.jit(study)(jax.random.split(jax.random.key(0), 5), 3.0).shape
       (5, 2)
     """
+    _check_function("experiment", experiment)
     if batch is not None:
         batch = checks.positive_int("batch", batch)
     # One inner jit: its trace serves the count of operations, the map, and what is left over.
     experiment = jax.jit(experiment)
 
     def study(keys: jax.Array, *args: Any) -> Any:
+        keys = _stacked(keys)
         seeds = _seed_count(keys)
         size = batch if batch is not None else _choose_batch(experiment, keys, args)
         if size >= seeds > 1:
@@ -67,7 +69,7 @@ def over_seeds(experiment: Experiment, *, batch: int | None = None) -> Study:
     return study
 
 
-def over_devices(study: Study, *, devices: Sequence[jax.Device] | None = None) -> Study:
+def over_devices(study: Study, *, devices: int | Sequence[jax.Device] | None = None) -> Study:
     """Split the seeds of a study over the local devices, by `pmap`.
 
     Any number of seeds: the last ones are repeated to fill the devices, and dropped from the
@@ -82,7 +84,7 @@ def over_devices(study: Study, *, devices: Sequence[jax.Device] | None = None) -
 
     Args:
       study: `study(keys, *args)`, as from `over_seeds`.
-      devices: local devices to use; None takes all.
+      devices: local devices to use, or how many; None takes all.
 
     Returns:
       `study(keys, *args)`, to be called outside of `jit`. Its result is split over the devices
@@ -99,18 +101,23 @@ def over_devices(study: Study, *, devices: Sequence[jax.Device] | None = None) -
       (7, 2)
     """
     local = jax.local_devices()
-    devices = local if devices is None else list(devices)
-    strangers = [device for device in devices if device not in local]
-    if not devices or strangers:
+    _check_function("study", study)
+    if isinstance(devices, int):
+        chosen = local[:devices] if 0 < devices <= len(local) else []
+    else:
+        chosen = local if devices is None else [d for d in devices if d in local]
+    if not chosen or (not isinstance(devices, int | None) and len(chosen) < len(devices)):
         raise ValueError(
-            f"devices is {devices}; expected some of the local devices {local}. CPU devices are "
+            f"devices is {devices}; expected some of the {len(local)} local devices {local}, or "
+            "how many of them. CPU devices are "
             "asked for before JAX starts: JAX_NUM_CPU_DEVICES=2 python script.py."
         )
-    count = len(devices)
-    mapped = jax.pmap(lambda keys, args: study(keys, *args), in_axes=(0, None), devices=devices)
+    count = len(chosen)
+    mapped = jax.pmap(lambda keys, args: study(keys, *args), in_axes=(0, None), devices=chosen)
     merge = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), tree))
 
     def split_study(keys: jax.Array, *args: Any) -> Any:
+        keys = _stacked(keys)
         _seed_count(keys)
         keys = _process_block(keys)
         seeds = len(keys)
@@ -120,9 +127,22 @@ def over_devices(study: Study, *, devices: Sequence[jax.Device] | None = None) -
         if not padding:
             return results
         # An uneven split has no sharding, and slicing one in place would copy it to every device.
-        return jax.tree.map(lambda leaf: jax.device_put(leaf, devices[0])[:seeds], results)
+        return jax.tree.map(lambda leaf: jax.device_put(leaf, chosen[0])[:seeds], results)
 
     return split_study
+
+
+def _check_function(name: str, function: Any) -> None:
+    if not callable(function):
+        raise ValueError(
+            f"{name} is {function!r}; expected a function of PRNG keys and of arrays, {name}(key, "
+            "*args). What is no array (a width, a string) is closed over, or comes from a study's "
+            "grid."
+        )
+
+
+def _stacked(keys: Any) -> Any:
+    return jnp.stack(keys) if isinstance(keys, list | tuple) and keys else keys
 
 
 def _seed_count(keys: Any) -> int:

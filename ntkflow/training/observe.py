@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 Loss = Callable[[Any, Any], jax.Array]
@@ -74,8 +75,18 @@ def check_loss(loss: Any, builder: str) -> None:
 def check_loss_value(loss: Loss, params: Any, data: Any) -> None:
     """Refuse a loss that is not one real number, before it is differentiated."""
     value = jax.eval_shape(loss, params, data)
-    shape = getattr(value, "shape", None)
-    if shape != ():
+    scalar = isinstance(value, jax.ShapeDtypeStruct) and value.shape == ()
+    if not scalar or not jnp.issubdtype(value.dtype, jnp.floating):
         raise ValueError(
-            f"loss(params, data) returned {value}; expected a scalar. Sum or average over samples."
+            f"loss(params, data) returned {value}; expected a scalar, real and floating point. Sum "
+            "or average over samples."
+        )
+
+
+def check_state(state: Any, kind: type) -> None:
+    """Refuse a state that another kind of run left behind."""
+    if state is not None and not isinstance(state, kind):
+        raise ValueError(
+            f"state is of type {type(state).__name__}; expected {kind.__name__}, from a trajectory "
+            "of the same kind of run."
         )

@@ -153,3 +153,13 @@ def test_arguments_broadcast():
 def test_unknown_order():
     with pytest.raises(ValueError, match=r"order is 3; expected 0, 1 or 2"):
         arccos_kernel(3, 1.0, 1.0, 0.0)
+
+
+@pytest.mark.parametrize("scale", [1e-10, 1e10])
+def test_float32_keeps_its_range(scale):
+    # p² leaves the range of float32 where p itself does not.
+    scale = np.float32(scale)
+    for order, power in ((0, 0), (1, 2)):
+        unit = arccos_kernel(order, np.float32(1), np.float32(1), np.float32(0.3))
+        scaled = arccos_kernel(order, scale, scale, np.float32(0.3) * scale * scale)
+        np.testing.assert_allclose(scaled / scale**power, unit, rtol=1e-5)

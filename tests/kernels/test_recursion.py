@@ -173,3 +173,10 @@ def test_activation_that_closes_over_a_traced_value():
 def test_bad_input(arguments, message):
     with pytest.raises(ValueError, match=message):
         fully_connected_relu(*arguments)
+
+
+@pytest.mark.parametrize("activation", [jax.nn.relu, jax.nn.elu, jnp.tanh])
+def test_is_exactly_symmetric_whatever_the_rule(activation):
+    x = jax.random.normal(jax.random.key(0), (5, 3), "float32")
+    for kernel in fully_connected(x, None, 2, 1.5, 0.1, activation):
+        assert (kernel == kernel.T).all()

@@ -59,3 +59,14 @@ def test_bfloat16_is_computed_up():
 def test_refuses_what_is_no_square_matrix(shape):
     with pytest.raises(ValueError, match="kernel has shape"):
         extreme_eigenvalues(np.ones(shape))
+
+
+def test_integers_are_computed_as_floats_and_complex_numbers_refused():
+    assert smallest_eigenvalue(np.eye(3, dtype=int)) == 1
+    with pytest.raises(ValueError, match="expected a real symmetric matrix"):
+        smallest_eigenvalue(np.eye(3) * 1j)
+
+
+def test_a_full_ntk_is_not_taken_for_a_batch_of_output_blocks():
+    with pytest.raises(ValueError, match=r"shape \(3, 3, 2, 2\).*transpose\(0, 2, 1, 3\)"):
+        smallest_eigenvalue(np.ones((3, 3, 2, 2)))

@@ -132,6 +132,18 @@ def test_dtype_and_shape_of_times(dtype):
     np.testing.assert_allclose(predict(5).train, full, atol=1e-5)
 
 
+def test_the_rate_can_be_differentiated_where_high_powers_overflow():
+    k, y = 100 * X @ X.T, samples(4, 6)
+    final = lambda rate: gradient_descent_mse(k, y, learning_rate=rate)(3).train.sum()  # noqa: E731
+    numeric = (final(0.5 + 1e-6) - final(0.5 - 1e-6)) / 2e-6
+    np.testing.assert_allclose(jax.grad(final)(0.5), numeric, rtol=1e-5)
+
+
+def test_infinite_time_is_the_end_also_for_a_singular_kernel():
+    train = gradient_flow_mse(jnp.ones((3, 3)), jnp.arange(3.0))(jnp.inf).train
+    assert_close(train, np.ones(3), factor=1e3)
+
+
 class TestBadInput:
     k, y = np.eye(3), np.ones(3)
 
@@ -155,3 +167,9 @@ class TestBadInput:
             gradient_descent_mse(self.k, self.y)(1.5)
         with pytest.raises(ValueError, match="reduction is 'average'"):
             gradient_flow_mse(self.k, self.y, reduction="average")
+
+    def test_times_before_the_start(self):
+        with pytest.raises(ValueError, match="steps holds -1"):
+            gradient_descent_mse(self.k, self.y)(-1)
+        with pytest.raises(ValueError, match="times holds -0.5"):
+            gradient_flow_mse(self.k, self.y)([0.0, -0.5])

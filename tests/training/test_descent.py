@@ -242,3 +242,26 @@ class TestBadInput:
         optimizer = optax.GradientTransformationExtraArgs(lambda params: (), update)
         with pytest.raises(ValueError, match=r"wants \['hessian'\]"):
             descend(linear_loss, optimizer, 3)
+
+    def test_keys_states_and_losses_of_another_kind(self):
+        run = descend(linear_loss, optax.adam(0.1), 3)
+        end = run(start(3), (X, Y))
+        for key in (end.state, 0, jax.random.split(jax.random.key(0), 2)):
+            with pytest.raises(ValueError, match="expected one PRNG key"):
+                run(start(3), (X, Y), key)
+        with pytest.raises(ValueError, match="state is of type tuple; expected DescentState"):
+            run(start(3), (X, Y), state=(1, 2))
+        with pytest.raises(ValueError, match="A state of another optimizer cannot be continued"):
+            descend(linear_loss, optax.sgd(0.1, momentum=0.9), 3)(
+                end.params, (X, Y), state=end.state
+            )
+        with pytest.raises(ValueError, match="expected a scalar, real and floating point"):
+            descend(lambda w, data: 1, optax.sgd(0.1), 3)(start(3), (X, Y))
+        with pytest.raises(ValueError, match="data holds no arrays"):
+            descend(lambda w, data: w.sum(), optax.sgd(0.1), 3, batch_size=2)(
+                start(3), None, jax.random.key(0)
+            )
+
+    def test_a_predicate_that_is_none(self):
+        with pytest.raises(ValueError, match="trainable is 'decoder'; expected a predicate"):
+            descend(linear_loss, optax.sgd(0.1), 3, trainable="decoder")(start(3), (X, Y))

@@ -88,6 +88,23 @@ def test_a_failed_solve_is_data_and_spares_the_other_seeds():
     np.testing.assert_allclose(trajectory.params[1], 0.1 / np.sqrt(1 - 0.02), rtol=1e-5)
 
 
+def test_a_flow_that_failed_goes_on_from_where_it_stopped():
+    decay = lambda w, data: 0.5 * jnp.sum(w**2)  # noqa: E731
+    stopped = gradient_flow(decay, [1.0, 10.0], max_solver_steps=3)(jnp.ones(2), None)
+    assert not stopped.state.succeeded
+    assert stopped.state.time < 1
+    np.testing.assert_allclose(stopped.params, np.exp(-stopped.state.time), rtol=1e-6)
+    rest = gradient_flow(decay, [10.0])(stopped.params, None, None, stopped.state)
+    np.testing.assert_allclose(rest.params, np.exp(-10.0), rtol=1e-3)
+
+
+def test_parameters_keep_their_dtypes():
+    params = {"a": jnp.ones(2, jnp.bfloat16), "b": jnp.ones(2, jnp.float32)}
+    decay = lambda p, data: sum(jnp.sum(q.astype("float32") ** 2) for q in p.values())  # noqa: E731
+    end = gradient_flow(decay, [0.1])(params, None).params
+    assert {name: leaf.dtype for name, leaf in end.items()} == {"a": jnp.bfloat16, "b": jnp.float32}
+
+
 class TestBadInput:
     @pytest.mark.parametrize("times", [[], [[0.0]], [np.nan]])
     def test_shape_of_times(self, times):
@@ -106,3 +123,18 @@ class TestBadInput:
     def test_values(self):
         with pytest.raises(ValueError, match="data"):
             gradient_flow(loss, [1.0])(W, (X * np.nan, Y))
+
+    def test_times_before_the_state(self):
+        run = gradient_flow(loss, [0.0, 1.0])
+        first = run(W, (X, Y))
+        with pytest.raises(ValueError, match=r"has reached time 1.0 and times starts at 0"):
+            run(first.params, (X, Y), state=first.state)
+        later = lambda state: run(first.params, (X, Y), state=state).state.succeeded  # noqa: E731
+        assert not jax.jit(later)(first.state)
+
+    def test_key_and_state(self):
+        first = gradient_flow(loss, [1.0])(W, (X, Y))
+        with pytest.raises(ValueError, match="key is of FlowState; expected one PRNG key"):
+            gradient_flow(loss, [2.0])(W, (X, Y), first.state)
+        with pytest.raises(ValueError, match="state is of type int; expected FlowState"):
+            gradient_flow(loss, [2.0])(W, (X, Y), state=3)

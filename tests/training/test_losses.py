@@ -2,7 +2,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close, samples
+from flax import nnx
+from helpers import MLP, NNXNetwork, assert_close, samples
 
 from ntkflow.training.losses import cross_entropy_loss, gradient_scale, squared_loss
 
@@ -62,3 +63,8 @@ class TestBadInput:
             cross_entropy_loss(apply)(W, (X, Y[:, 0]))
         with pytest.raises(ValueError, match="logits have shape"):
             cross_entropy_loss(apply)(W[:, 0], (X, Y[:, 0]))
+
+    def test_a_module_in_place_of_its_apply(self):
+        for module in (MLP(2), NNXNetwork(nnx.Rngs(0)), 3):
+            with pytest.raises(ValueError, match=r"expected .*function `apply\(params, x\)`"):
+                squared_loss(module)

@@ -103,6 +103,14 @@ def test_the_cpu_default_maps_large_experiments_and_batches_small_ones():
     assert loops(400_000)
 
 
+def test_so_many_devices_and_lists_of_keys():
+    study = over_devices(over_seeds(lambda key: jax.random.normal(key)), devices=2)
+    keys = [jax.random.key(s) for s in range(4)]
+    result = study(keys)
+    assert len(result.sharding.device_set) == 2
+    assert_close(result, np.stack([jax.random.normal(key) for key in keys]))
+
+
 class TestBadInput:
     experiment = staticmethod(lambda key: jax.random.normal(key))
 
@@ -121,3 +129,9 @@ class TestBadInput:
     def test_devices(self):
         with pytest.raises(ValueError, match="JAX_NUM_CPU_DEVICES"):
             over_devices(self.experiment, devices=[])
+
+    def test_what_is_no_function_or_no_device(self):
+        with pytest.raises(ValueError, match="experiment is 3; expected a function"):
+            over_seeds(3)
+        with pytest.raises(ValueError, match="devices is 5; expected some of the 4 local devices"):
+            over_devices(self.experiment, devices=5)
