@@ -149,6 +149,7 @@ ACCURACY = {
     "elu": (jax.nn.elu, (0,), (1e-13,) * 3, (1e-13,) * 3),
     "selu": (jax.nn.selu, (0,), (1e-13, 1e-13, 1e-12), (1e-13,) * 3),
     "relu6": (jax.nn.relu6, (0, 6), (1e-13, 2e-9, 3e-4), (1e-13, 2e-9, 7e-4)),
+    "hard_tanh": (jax.nn.hard_tanh, (-1, 1), (2e-4, 1e-3, 2e-3), (1e-2, 2e-2, 3e-2)),
 }
 
 

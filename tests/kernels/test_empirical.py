@@ -230,7 +230,7 @@ class TestBadInput:
             ntk_product(self.apply)(self.w, x, x, np.ones(3))
 
     def test_arguments_in_the_wrong_places(self):
-        with pytest.raises(ValueError, match="write module.apply"):
+        with pytest.raises(ValueError, match=r"write module.apply"):
             empirical_ntk(MLP(2))
         with pytest.raises(ValueError, match=r"x1 is a dict; .* order is \(params, x1, x2\)"):
             empirical_ntk(self.apply)(np.ones((3, 4)), {"w": self.w})

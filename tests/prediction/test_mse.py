@@ -171,5 +171,5 @@ class TestBadInput:
     def test_times_before_the_start(self):
         with pytest.raises(ValueError, match="steps holds -1"):
             gradient_descent_mse(self.k, self.y)(-1)
-        with pytest.raises(ValueError, match="times holds -0.5"):
+        with pytest.raises(ValueError, match=r"times holds -0.5"):
             gradient_flow_mse(self.k, self.y)([0.0, -0.5])
