@@ -135,9 +135,9 @@ def draw(study, lambda_0, predicted, guaranteed, path):
     studies.learning_curve(
         study, "gram_smallest_eigenvalue", hue="width", reference={"λ_0": limit}, ax=middle
     )
-    middle.set_title("least eigenvalue of H(k)")
+    middle.set_title("least eigenvalue of H(k); dashed: λ_0 of H^∞")
     middle.set_ylabel("λ_min(H(k))")
-    middle.get_legend().set_loc("center right")  # between the curves of two widths
+    middle.get_legend().remove()  # the colours are those beside it
     gap = study.isel(step=-1)
     root = gap["gap"].median("seed").isel(width=0) * (gap.width[0] / gap.width) ** 0.5
     studies.against(gap, "width", "gap", reference={"1/√m": root}, ax=right)
