@@ -100,13 +100,14 @@ def label(result: Any, seeds: list[int]) -> "xarray.Dataset":
 
 
 def name_axes(
-    cell: "xarray.Dataset", dims: Mapping[str, Sequence[str]], time_axis: str
+    cell: "xarray.Dataset", dims: Mapping[str, Sequence[str]], time_axis: str | None
 ) -> "xarray.Dataset":
     """Put the user's names on a cell's axes, in place of `step` and `<variable>_axis_<i>`."""
     xarray = require("xarray")
     times = {
-        str(axis): str(axis).removesuffix("step") + time_axis
-        for axis in cell.coords
+        str(axis): str(axis).removesuffix("step")
+        + (time_axis or ("time" if values.dtype.kind == "f" else "step"))
+        for axis, values in cell.coords.items()
         if axis != "seed"
     }
     variables = {}

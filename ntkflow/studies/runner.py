@@ -33,7 +33,7 @@ def run(
     args: tuple[Any, ...] = (),
     dims: Mapping[str, Sequence[str]] | None = None,
     units: Mapping[str, str] | None = None,
-    time_axis: str = "step",
+    time_axis: str | None = None,
     folder: str | os.PathLike[str] | None = None,
     seeds_per_cell: int | None = None,
     batch: int | None = None,
@@ -64,7 +64,8 @@ def run(
         with NaN.
       units: names of variables and axes → units, kept in attributes; "1", a pure number, by
         default.
-      time_axis: name of the axis of a trajectory's records, "time" for a gradient flow.
+      time_axis: name of the axis of a trajectory's records; by default "step" where they are
+        counted and "time" where they are real, as in a gradient flow.
       folder: where finished cells are kept. A study that was stopped goes on from there with
         equal results; one with more seeds, or more values in the grid, computes only what is new;
         cells that failed are tried again. A damaged file of a cell is computed anew, with a
@@ -105,7 +106,7 @@ def run(
     axes = grid_axes(grid)
     args = tuple(args) if isinstance(args, tuple | list) else (args,)
     check_call(experiment, args, list(axes))
-    reserved = {"seed", "error", "diverged", time_axis}
+    reserved = {"seed", "error", "diverged", *([time_axis] if time_axis else ["step", "time"])}
     if reserved & set(axes):
         raise ValueError(
             f"The grid's names {list(axes)} hold one that the dataset needs itself: "

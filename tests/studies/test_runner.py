@@ -12,6 +12,7 @@ from helpers import assert_close, samples
 
 from ntkflow import studies
 from ntkflow.training.descent import Trajectory, descend
+from ntkflow.training.flow import gradient_flow
 
 
 def two_layer(key, x, y, width, learning_rate, steps=4):
@@ -125,8 +126,8 @@ def test_two_trajectories_have_their_own_steps():
 
     study = studies.run(experiment, seeds=2, progress=False)
     assert study["descent_loss"].dims == ("seed", "descent_step")
-    assert study["flow_loss"].dims == ("seed", "flow_step")
-    assert study.flow_step.values.tolist() == [0.0, 0.5]
+    assert study["flow_loss"].dims == ("seed", "flow_time")
+    assert study.flow_time.values.tolist() == [0.0, 0.5]
 
 
 def test_a_setting_that_fails_leaves_the_others():
@@ -257,3 +258,12 @@ def test_an_experiment_is_a_function():
         studies.run(3, seeds=2)
     with pytest.raises(ValueError, match="needs itself"):
         studies.run(lambda key, step: step, seeds=2, grid={"step": [1]})
+
+
+def test_records_of_a_flow_lie_along_the_time():
+    flow = gradient_flow(lambda w, data: jnp.sum(w**2), [0.0, 0.5])
+    study = studies.run(
+        lambda key: flow(jax.random.normal(key, (2,)), None), seeds=2, progress=False
+    )
+    assert study["loss"].dims == ("seed", "time")
+    assert study["time"].values.tolist() == [0.0, 0.5]
