@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jax import Array
 
 from ntkflow.kernels.arccos import orders_01, safe_sqrt
 from ntkflow.kernels.jaxprs import polynomial_coefficients

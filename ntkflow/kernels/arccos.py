@@ -6,8 +6,8 @@ All three depend on their inputs through the product of the norms and the inner 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Array
 
 # (2/π) arctan(r) = r·P(r²) on 0 <= r <= 1: minimax in the relative error, which is 1.6e-8.
 _ARCTAN = (

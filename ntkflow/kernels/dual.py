@@ -5,8 +5,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Array
 
 from ntkflow.kernels.activations import Pair, closed_forms, recognise, sample
 from ntkflow.kernels.arccos import align

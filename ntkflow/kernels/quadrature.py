@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jax import Array
 
 from ntkflow.kernels.arccos import arccos_kernel, ratio, safe_sqrt, sine
 

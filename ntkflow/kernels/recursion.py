@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Array
 
 from ntkflow.checks import finite, matrix
 from ntkflow.kernels.dual import dual_pair

@@ -1,5 +1,6 @@
 """A study over seeds equals single runs, whatever the batch and the number of devices."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,7 +38,7 @@ def single_runs(experiment, keys):
 
 
 def assert_trees_close(actual, desired):
-    assert jax.tree.structure(actual) == jax.tree.structure(desired)
+    chex.assert_trees_all_equal_structs(actual, desired)
     jax.tree.map(assert_close, actual, desired)
 
 
