@@ -59,7 +59,8 @@ def prng_key(key: Any) -> None:
         return
     dtype, shape = getattr(key, "dtype", None), jnp.shape(key) if hasattr(key, "shape") else None
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
-    if not (typed and shape == ()) and not (dtype == jnp.uint32 and shape == (2,)):
+    old_style = dtype == jnp.uint32 and shape in ((2,), (4,))  # of Threefry, and of RBG
+    if not (typed and shape == ()) and not old_style:
         what = f"shape {shape} and dtype {dtype}" if dtype is not None else type(key).__name__
         raise ValueError(
             f"key is of {what}; expected one PRNG key, e.g. jax.random.key(0). A state to go on "

@@ -48,3 +48,17 @@ def test_matrix_says_how_to_make_one():
     with pytest.raises(ValueError, match="at least one sample"):
         checks.matrix("x", np.ones((0, 3)))
     assert checks.matrix("x", np.ones((2, 3), int)).dtype == jnp.float64
+
+
+@pytest.mark.parametrize("name", ["threefry2x32", "rbg"])
+def test_keys_of_both_styles_pass(name):
+    checks.prng_key(None)
+    checks.prng_key(jax.random.key(0, impl=name))
+    checks.prng_key(jax.random.PRNGKey(0, impl=name))
+    jax.vmap(checks.prng_key)(jax.random.split(jax.random.key(0, impl=name), 3))
+
+
+@pytest.mark.parametrize("key", [0, np.zeros(2), jax.random.split(jax.random.key(0), 2), {}])
+def test_what_is_no_key_is_named(key):
+    with pytest.raises(ValueError, match=r"key is of .*; expected one PRNG key"):
+        checks.prng_key(key)
