@@ -211,8 +211,7 @@ def _jacobian_method(apply, trainable, contraction, params, x1, x2):
     def jacobian(x):
         def one_sample(sample):
             # Samples are told apart by a batch of one: the network keeps its own batch axis.
-            batch = jax.tree.map(lambda leaf: leaf[None], sample)
-            return jax.jacrev(lambda part: apply(merge(part), batch).reshape(-1))(selected)
+            return jax.jacrev(lambda part: apply(merge(part), sample[None]).reshape(-1))(selected)
 
         return [
             leaf.reshape(*leaf.shape[:2], -1)  # (sample, output, entries of one parameter)

@@ -1,6 +1,6 @@
 """Extreme eigenvalues of a kernel matrix, and what the precision can resolve of them."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +14,9 @@ class Extremes(NamedTuple):
 
     Attributes:
       smallest, largest: λ_min and λ_max.
-      resolution: 4 ε λ_max, with ε of the kernel's own dtype. Rounding the entries of a kernel
-        moved its λ_min by up to 0.9 ε λ_max (`tests/kernels/test_spectrum.py`, n up to 1000). A
-        kernel is positive semidefinite, so that a λ_min below says only "not resolved": it is
-        returned as 0.
+      resolution: 4 ε λ_max, with ε of the kernel's own dtype: more than rounding its entries moves
+        λ_min by (`tests/kernels/test_spectrum.py`, n up to 200). A kernel is positive
+        semidefinite, so that a λ_min below says only "not resolved": it is returned as 0.
     """
 
     smallest: jax.Array
@@ -66,11 +65,16 @@ def extreme_eigenvalues(kernel: ArrayLike) -> Extremes:
     values = jnp.linalg.eigvalsh(array.astype(wide))
     smallest, largest = values[..., 0], values[..., -1]
     magnitude = jnp.maximum(jnp.abs(smallest), jnp.abs(largest))
-    resolution = 4 * jnp.finfo(array.dtype).eps * magnitude
+    resolution = rounding_of_eigenvalues(magnitude, array.dtype)
     smallest, largest = (
         jnp.where(jnp.abs(value) < resolution, 0.0, value) for value in (smallest, largest)
     )
     return Extremes(*(value.astype(dtype) for value in (smallest, largest, resolution)))
+
+
+def rounding_of_eigenvalues(magnitude: jax.Array, dtype: Any) -> jax.Array:
+    """4 ε λ_max: what lies below is not resolved in a kernel whose entries are of `dtype`."""
+    return 4 * jnp.finfo(dtype).eps * magnitude
 
 
 def smallest_eigenvalue(kernel: ArrayLike) -> jax.Array:

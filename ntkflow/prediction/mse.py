@@ -13,6 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from ntkflow import checks
+from ntkflow.kernels.spectrum import rounding_of_eigenvalues
 from ntkflow.prediction.shapes import as_matrix, cross_kernel, training_pair
 from ntkflow.training.losses import Reduction, gradient_scale
 
@@ -70,7 +71,7 @@ def gradient_flow_mse(
         """(1 − e^{−cλt}) / λ, which is ct at λ = 0."""
         exponent = rate * jnp.where(eigenvalues == 0, 0.0, eigenvalues * times)
         safe = jnp.where(eigenvalues == 0, 1.0, eigenvalues)
-        # At t = ∞ what is not seen has not moved: 0, as a limit of Θ⁻¹ it would be ∞ · 0.
+        # What Θ does not see never moves, also after infinite time: 0 stands for its ∞ · 0.
         linear = jnp.where(jnp.isinf(times), 0.0, rate * times)
         return jnp.where(eigenvalues == 0, linear, -jnp.expm1(-exponent) / safe)
 
@@ -114,13 +115,11 @@ def gradient_descent_mse(
     References:
       Lee et al. (2019), "Wide neural networks of any depth evolve as linear models", section 2.
     """
-    for name, value, low in (("learning_rate", learning_rate, 0.0), ("momentum", momentum, None)):
-        if value is None or not checks.is_concrete(value):
-            continue
-        if low is not None and not value > low:
-            raise ValueError(f"{name} is {value}; expected a number greater than 0.")
-        if low is None and not 0 <= value < 1:
-            raise ValueError(f"{name} is {value}; expected a number in [0, 1).")
+    if checks.is_concrete(learning_rate) and not learning_rate > 0:
+        raise ValueError(f"learning_rate is {learning_rate}; expected a number greater than 0.")
+    beta = 0.0 if momentum is None else momentum
+    if checks.is_concrete(beta) and not 0 <= beta < 1:
+        raise ValueError(f"momentum is {momentum}; expected a number in [0, 1).")
     problem = _Problem.of(k_train_train, y_train)
     rate = learning_rate * gradient_scale(reduction, problem.y.size)
 
@@ -130,7 +129,6 @@ def gradient_descent_mse(
         s_k = (1 − p_k)/λ obeys s_{k+1} = (1 + β − rate·λ) s_k − β s_{k−1} + rate: computed so,
         nothing cancels at small λ.
         """
-        beta = 0.0 if momentum is None else momentum
         shape = jnp.broadcast_shapes(eigenvalues.shape, steps.shape)
         zero, one = jnp.zeros(shape, eigenvalues.dtype), jnp.ones(shape, eigenvalues.dtype)
         lead = jnp.broadcast_to(1 + beta - rate * eigenvalues, shape)
@@ -173,7 +171,7 @@ class _Problem(NamedTuple):
         eigenvalues, eigenvectors = jnp.linalg.eigh(as_matrix(kernel))
         # A kernel is positive semidefinite. What lies below its resolution is rounding: negative
         # it would grow, and positive it would be learnt after 1/ε units of time.
-        resolution = 4 * jnp.finfo(kernel.dtype).eps * jnp.abs(eigenvalues[-1])
+        resolution = rounding_of_eigenvalues(jnp.abs(eigenvalues[-1]), kernel.dtype)
         eigenvalues = jnp.where(eigenvalues < resolution, 0.0, eigenvalues)
         return cls(eigenvalues, eigenvectors, kernel.shape, y)
 

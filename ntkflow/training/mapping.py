@@ -72,7 +72,7 @@ def over_seeds(experiment: Experiment, *, batch: int | None = None) -> Study:
 def over_devices(study: Study, *, devices: int | Sequence[jax.Device] | None = None) -> Study:
     """Split the seeds of a study over the local devices, by `pmap`.
 
-    Any number of seeds: the last ones are repeated to fill the devices, and dropped from the
+    Any number of seeds: the first ones are repeated to fill the devices, and dropped from the
     result. The number of CPU devices is chosen before JAX starts, by the environment variable
     `JAX_NUM_CPU_DEVICES`. Build it once and call it often: each `over_devices` compiles anew.
 
