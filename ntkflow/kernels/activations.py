@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 
 from ntkflow.kernels.arccos import orders_01, safe_sqrt
-from ntkflow.kernels.jaxprs import polynomial_coefficients
+from ntkflow.kernels.polynomials import polynomial_coefficients
 from ntkflow.kernels.quadrature import derivative, elementwise
 
 # Both E[φ(u) φ(v)] and E[φ'(u) φ'(v)] of the covariances k₁₁, k₁₂, k₂₂.

@@ -1,134 +1,213 @@
-"""Reading of traced computations: the one file that looks into jaxprs."""
+"""Reading of traced computations: the one file that looks into jaxprs.
 
-from collections.abc import Callable
+`trace` turns a function into a `Program`: plain records of its primitive operations, in order,
+with every nested call written out. Whoever follows a computation walks over these, by name.
+"""
+
+import os
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import flax
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax.extend.core import Literal
 
-_MAX_DEGREE = 64
+
+class Variable:
+    """One array of a program, told from others by identity."""
+
+    __slots__ = ("dtype", "shape")
+
+    def __init__(self, aval: Any):
+        self.shape, self.dtype = aval.shape, aval.dtype
 
 
-class _Polynomial(NamedTuple):
-    coefficients: np.ndarray
+class Constant(NamedTuple):
+    """An array that the program knows already."""
+
+    value: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return jax.numpy.shape(self.value)
 
 
-class _NotPolynomial(Exception):
-    """Raised inside this file alone."""
+Atom = Variable | Constant
 
 
-def polynomial_coefficients(phi: Callable) -> np.ndarray | None:
-    """Coefficients of `phi` where its code says that it is a polynomial, else None.
+class Equation(NamedTuple):
+    """One primitive operation.
 
-    The traced computation of `phi` at a scalar is followed through sums, products, whole powers
-    and divisions by constants; nothing is fitted, so that a polynomial is never mistaken.
+    Attributes:
+      name: the primitive's name, e.g. "dot_general".
+      params: its static parameters.
+      inputs, outputs: what it reads and what it defines.
+      bind: the operation itself, on arrays: `bind(*arrays, **params)`.
+      sources: where it was traced, innermost call first; see `location`.
+    """
+
+    name: str
+    params: dict[str, Any]
+    inputs: tuple[Atom, ...]
+    outputs: tuple[Variable, ...]
+    bind: Callable[..., Any]
+    sources: tuple[Any, ...]
+
+
+class Program(NamedTuple):
+    """A traced function: every equation stands after those whose results it reads."""
+
+    inputs: tuple[Variable, ...]
+    equations: tuple[Equation, ...]
+    outputs: tuple[Atom, ...]
+
+
+def trace(function: Callable, *arguments: Any) -> Program:
+    """Trace a function into a program, without what does not reach its results.
+
+    Calls (`jit`, `remat`, `custom_jvp`, `custom_vjp`) are written out, and loops of known length
+    (`scan`) unrolled.
 
     Args:
-      phi: a function of a floating-point scalar.
+      function: a function of pytrees of arrays.
+      arguments: arrays, or `jax.ShapeDtypeStruct` in place of them.
 
     Returns:
-      float64 coefficients, lowest degree first, without trailing zeros (the zero polynomial is
-      `[0.]`); None where `phi` is no polynomial, closes over traced values, is written in another
-      way, or has a degree above 64.
+      The program; inputs and outputs are the leaves of `arguments` and of the result.
 
     Example:
-      >>> polynomial_coefficients(lambda x: (2 * x + 1) ** 2 - x).tolist()
-      [1.0, 3.0, 4.0]
-      >>> polynomial_coefficients(jnp.tanh) is None
-      True
+      >>> program = trace(lambda x: jax.nn.relu(2 * x), jax.ShapeDtypeStruct((3,), "float32"))
+      >>> [equation.name for equation in program.equations]
+      ['mul', 'max']
     """
-    closed = jax.make_jaxpr(phi)(jax.ShapeDtypeStruct((), jnp.result_type(float)))
-    argument = _Polynomial(np.array([0.0, 1.0]))
-    try:
-        with jax.ensure_compile_time_eval():
-            (result,) = _follow(closed, [argument])
-            coefficients = _coefficients(result)
-    except (_NotPolynomial, jax.errors.TracerArrayConversionError):
-        return None
-    return np.trim_zeros(coefficients, "b") if coefficients.any() else np.zeros(1)
+    closed = jax.make_jaxpr(function)(*arguments)
+    inputs = tuple(Variable(v.aval) for v in closed.jaxpr.invars)
+    equations: list[Equation] = []
+    outputs = _write_out(closed.jaxpr, closed.consts, list(inputs), (), equations)
+    return Program(inputs, _live(equations, outputs), tuple(outputs))
 
 
-def _coefficients(value: Any) -> np.ndarray:
-    if isinstance(value, _Polynomial):
-        return value.coefficients
-    if np.size(value) != 1:
-        raise _NotPolynomial
-    return np.asarray(value, np.float64).reshape(1)
+def _write_out(jaxpr, constants, arguments, sources, equations) -> list[Atom]:
+    """Append the equations of a jaxpr to `equations`; return what stands for its results."""
+    atoms: dict[Any, Atom] = dict(zip(jaxpr.invars, arguments, strict=True))
+    atoms.update(zip(jaxpr.constvars, map(Constant, constants), strict=True))
 
+    def read(variable) -> Atom:
+        return Constant(variable.val) if isinstance(variable, Literal) else atoms[variable]
 
-def _follow(closed: Any, arguments: list[Any]) -> list[Any]:
-    """Evaluate a closed jaxpr on constants and polynomials."""
-    values = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
-    values.update(zip(closed.jaxpr.invars, arguments, strict=True))
-
-    def read(variable):
-        return variable.val if isinstance(variable, Literal) else values[variable]
-
-    for equation in closed.jaxpr.eqns:
+    for equation in jaxpr.eqns:
+        name = equation.primitive.name
         inputs = [read(v) for v in equation.invars]
-        inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
-        if hasattr(inner, "consts") and equation.primitive.name in _CALLS:
-            outputs = _follow(inner, inputs)
-        elif not any(isinstance(value, _Polynomial) for value in inputs):
-            outputs = equation.primitive.bind(*inputs, **equation.params)
-            outputs = outputs if equation.primitive.multiple_results else [outputs]
+        here = (equation.source_info.traceback, *sources)
+        inner = next((equation.params[key] for key in _INNER if key in equation.params), None)
+        if name in _CALLS and inner is not None:
+            body, constants = getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
+            outputs = _write_out(body, constants, inputs, here, equations)
+        elif name == "scan":
+            outputs = _unroll(equation.params, equation.outvars, inputs, here, equations)
         else:
-            rule = _RULES.get(equation.primitive.name)
-            if rule is None:
-                raise _NotPolynomial
-            coefficients = rule([_coefficients(value) for value in inputs], equation.params)
-            if len(coefficients) > _MAX_DEGREE + 1:
-                raise _NotPolynomial
-            outputs = [_Polynomial(coefficients)]
-        values.update(zip(equation.outvars, outputs, strict=True))
-    return [read(v) for v in closed.jaxpr.outvars]
+            outputs = [Variable(v.aval) for v in equation.outvars]
+            equations.append(
+                Equation(
+                    name,
+                    equation.params,
+                    tuple(inputs),
+                    tuple(outputs),
+                    equation.primitive.bind,
+                    here,
+                )
+            )
+        atoms.update(zip(equation.outvars, outputs, strict=True))
+    return [read(v) for v in jaxpr.outvars]
 
 
-def _power(base: np.ndarray, exponent: float) -> np.ndarray:
-    if exponent != int(exponent) or not 0 <= exponent <= _MAX_DEGREE:
-        raise _NotPolynomial
-    return np.polynomial.polynomial.polypow(base, int(exponent))
+_CALLS = (
+    *("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2"),
+    *("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"),
+)
+_INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
 
-def _divide(inputs: list[np.ndarray], params: dict[str, Any]) -> np.ndarray:
-    numerator, denominator = inputs
-    if len(denominator) > 1:
-        raise _NotPolynomial
-    return numerator / denominator
+def _unroll(params, results_outside, inputs, sources, equations) -> list[Atom]:
+    inner, length = params["jaxpr"], params["length"]
+    body, constants = getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
+    # What is scanned over has an axis more outside than inside: JAX versions name the counts
+    # of the three kinds of inputs differently, shapes tell them in all.
+    carries = len(body.outvars) - sum(
+        len(outer.aval.shape) > len(v.aval.shape)
+        for outer, v in zip(results_outside, body.outvars, strict=True)
+    )
+    scanned = sum(
+        len(atom.shape) > len(v.aval.shape) for atom, v in zip(inputs, body.invars, strict=True)
+    )
+    consts = len(inputs) - carries - scanned
+    constant, carry = inputs[:consts], inputs[consts : consts + carries]
+    stacked = inputs[consts + carries :]
+
+    def append(function, *arguments):
+        """Apply a JAX function to atoms, as equations."""
+        avals = [jax.ShapeDtypeStruct(a.shape, _dtype(a)) for a in arguments]
+        traced = jax.make_jaxpr(function)(*avals)
+        return _write_out(traced.jaxpr, traced.consts, list(arguments), sources, equations)
+
+    steps: list[Any] = [None] * length
+    for i in reversed(range(length)) if params["reverse"] else range(length):
+        rows = [
+            append(lambda x: jax.lax.index_in_dim(x, i, keepdims=False), x)[0] for x in stacked
+        ]
+        results = _write_out(body, constants, [*constant, *carry, *rows], sources, equations)
+        carry, steps[i] = results[:carries], results[carries:]
+    ys = [append(lambda *ys: jax.numpy.stack(ys), *column)[0] for column in zip(*steps)]
+    return [*carry, *ys]
 
 
-def _raise_to(inputs: list[np.ndarray], params: dict[str, Any]) -> np.ndarray:
-    base, exponent = inputs
-    if len(exponent) > 1:
-        raise _NotPolynomial
-    return _power(base, exponent[0])
+def _dtype(atom: Atom) -> Any:
+    return atom.dtype if isinstance(atom, Variable) else jax.numpy.result_type(atom.value)
 
 
-def _convert(inputs: list[np.ndarray], params: dict[str, Any]) -> np.ndarray:
-    if not jnp.issubdtype(params["new_dtype"], jnp.floating):
-        raise _NotPolynomial  # rounds towards zero
-    return inputs[0]
+def _live(equations: list[Equation], outputs: list[Atom]) -> tuple[Equation, ...]:
+    """The equations that reach the outputs: traced functions carry much that does not."""
+    needed = {atom for atom in outputs if isinstance(atom, Variable)}
+    kept = []
+    for equation in reversed(equations):
+        if not needed.isdisjoint(equation.outputs):
+            needed.update(atom for atom in equation.inputs if isinstance(atom, Variable))
+            kept.append(equation)
+    return tuple(reversed(kept))
 
 
-def _scalar_shape(inputs: list[np.ndarray], params: dict[str, Any]) -> np.ndarray:
-    if params.get("shape", ()) not in ((), (1,)):
-        raise _NotPolynomial
-    return inputs[0]
+_LIBRARIES = tuple(os.path.dirname(package.__file__) + os.sep for package in (jax, flax))
+_LIBRARIES += (os.path.dirname(os.path.dirname(__file__)) + os.sep,)
 
 
-_CALLS = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call")
-_RULES: dict[str, Callable[[list[np.ndarray], dict[str, Any]], np.ndarray]] = {
-    "add": lambda inputs, params: np.polynomial.polynomial.polyadd(*inputs),
-    "sub": lambda inputs, params: np.polynomial.polynomial.polysub(*inputs),
-    "mul": lambda inputs, params: np.polynomial.polynomial.polymul(*inputs),
-    "div": _divide,
-    "neg": lambda inputs, params: -inputs[0],
-    "square": lambda inputs, params: _power(inputs[0], 2),
-    "integer_pow": lambda inputs, params: _power(inputs[0], params["y"]),
-    "pow": _raise_to,
-    "convert_element_type": _convert,
-    "copy": lambda inputs, params: inputs[0],
-    "broadcast_in_dim": _scalar_shape,
-}
+def location(equation: Equation) -> str:
+    """Where in the user's code an equation was written, as far as the trace tells.
+
+    Lines inside JAX, Flax and this library do not count. A function that JAX had traced before
+    shows where that was, and then where it is called from now.
+
+    Example:
+      >>> program = trace(jnp.sort, jax.ShapeDtypeStruct((3,), "float32"))
+      >>> location(program.equations[-1])
+      'line 1 of <doctest ...
+    """
+    found: list[str] = []
+    for source in equation.sources:
+        frame = next(_user_frames(source), None)
+        if frame is not None:
+            text = f"line {frame.line_num} of {frame.file_name}, in {frame.function_name}"
+            if text not in found:
+                found.append(text)
+    return ", called from ".join(found) if found else "code without a known place"
+
+
+def _user_frames(source: Any) -> Iterator[Any]:
+    for frame in source.frames if source is not None else ():
+        if not frame.file_name.startswith((*_LIBRARIES, "<frozen")) and not _is_standard(frame):
+            yield frame
+
+
+def _is_standard(frame: Any) -> bool:
+    return os.path.dirname(frame.file_name).startswith(os.path.dirname(os.__file__)) and (
+        "site-packages" not in frame.file_name
+    )
