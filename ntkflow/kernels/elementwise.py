@@ -1,0 +1,254 @@
+"""What elementwise operations make of fields: one function of one field, sums, and products."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ntkflow.kernels.fields import (
+    Channels,
+    ChannelSum,
+    Function,
+    Known,
+    Node,
+    Noise,
+    Parameter,
+    Phi,
+    Probe,
+    Product,
+    Scale,
+    Sum,
+    Unfollowed,
+    number,
+)
+from ntkflow.kernels.values import Value, reshape_positions, unify
+
+# Primitives that act entry by entry, whatever they compute.
+ELEMENTWISE = frozenset(
+    """
+    abs acos acosh add and asin asinh atan atan2 atanh cbrt ceil clamp copy cos cosh digamma div eq
+    erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le lgamma log log1p logistic
+    lt max min mul ne neg nextafter not or pow reduce_precision rem round rsqrt select_n
+    shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square sub tan tanh
+    xor convert_element_type bitcast_convert_type
+    """.split()
+)
+
+
+def apply(name: str, bind: Callable, params: dict[str, Any], values: Sequence[Value]) -> Value:
+    """One elementwise operation on values, some of which are random."""
+    nodes, axes = unify(values)
+    return Value(_apply(name, lambda *arrays: bind(*arrays, **params), params, nodes), axes)
+
+
+def _apply(name: str, operation: Callable, params: dict[str, Any], nodes: list[Node]) -> Node:
+    match name, nodes:
+        case ("convert_element_type", [node]) if _is_float(node) and _floating(params):
+            return node  # precision of the network's own arithmetic does not enter
+        case ("copy" | "reduce_precision", [node]):
+            return node
+        case ("neg", [node]):
+            return scale(node, number(-1.0, len(node.shape)))
+        case ("add" | "add_any", [a, b]):
+            return add(a, b)
+        case ("sub", [a, b]):
+            return add(a, scale(b, number(-1.0, len(b.shape))))
+        case ("mul", [a, b]):
+            return multiply(a, b)
+        case ("div", [a, Known() as b]):
+            return multiply(a, _reciprocal(b))
+        case ("square", [a]):
+            return multiply(a, a)
+        case ("integer_pow", [a]) if params["y"] == 2:
+            return multiply(a, a)
+        case ("select_n", [Known() as which, a, b]):
+            return _select(which, a, b)
+        case ("select_n", [which, a, b]) if _noise(which) is not None and not _same_base(nodes):
+            chosen = compose(lambda w: w.astype(float), [which])
+            other = compose(lambda w: 1 - w.astype(float), [which])
+            return add(multiply(chosen, b), multiply(other, a))
+    return compose(operation, nodes)
+
+
+def add(a: Node, b: Node) -> Node:
+    """a + b: Gaussian where both are, one function where both are functions of one field."""
+    for known, node in ((a, b), (b, a)):
+        if isinstance(known, Known) and known.scalar == 0:
+            return node
+        if isinstance(known, Known) and known.scalar is not None and base_of(node) is not None:
+            base, shift = split_shift(node)
+            if shift is not None:
+                return shifted(base, shift + known.scalar)
+            return compose(jnp.add, [a, b])
+    (base1, shift1), (base2, shift2) = split_shift(a), split_shift(b)
+    if base1.gaussian and base2.gaussian and shift1 is not None and shift2 is not None:
+        return shifted(Sum((base1, base2)), shift1 + shift2)
+    if _same_base([a, b]):
+        return compose(jnp.add, [a, b])
+    return Sum((a, b))
+
+
+def shifted(base: Node, shift: float) -> Node:
+    """base + shift."""
+    return base if shift == 0 else Function(lambda x: x + shift, base, shift)
+
+
+def split_shift(node: Node) -> tuple[Node, float | None]:
+    """A Gaussian node and the number added to it; (node, None) where it is none of that kind."""
+    if node.gaussian:
+        return node, 0.0
+    if isinstance(node, Function) and node.shift is not None:
+        return node.base, node.shift
+    return node, None
+
+
+def scale(node: Node, known: Known) -> Node:
+    """A node times known numbers."""
+    if known.scalar == 1:
+        return node
+    if isinstance(node, ChannelSum) and known.scalar is not None:
+        return ChannelSum(node.key, node.source, node.count, node.scale * known.scalar)
+    if isinstance(node, Function) and known.scalar is not None:
+        factor = known.scalar
+        return compose(lambda x: x * factor, [node])
+    return Scale(known, node)
+
+
+def multiply(a: Node, b: Node) -> Node:
+    """a · b: of a known number, of one field with itself, of a scale that trains, of fields."""
+    for known, node in ((a, b), (b, a)):
+        if isinstance(known, Known):
+            return scale(node, known)
+    if _same_base([a, b]):
+        return compose(jnp.multiply, [a, b])
+    for parameter, node in ((a, b), (b, a)):
+        if parameter.certain and not node.certain:
+            # y (μ + δ) = μ y + y δ, where δ is zero but for its derivative
+            value = known_part(parameter)
+            scaled = scale(node, value)
+            probe = Probe(node, parameter)
+            return probe if value.scalar == 0 else Sum((scaled, probe))
+    factors = [*(a.factors if isinstance(a, Product) else (a,))]
+    factors += b.factors if isinstance(b, Product) else (b,)
+    return Product(tuple(factors))
+
+
+def known_part(node: Node) -> Known:
+    """The value of a node that does not vary."""
+    rank = len(node.shape)
+    match node:
+        case Known():
+            return node
+        case Sum():
+            parts = [known_part(term) for term in node.terms]
+            total = parts[0]
+            for part in parts[1:]:
+                total = combine(jnp.add, [total, part])
+            return total
+        case Scale():
+            return combine(jnp.multiply, [node.known, known_part(node.node)])
+        case Function() if node.base.certain and not isinstance(node.base, Noise):
+            return combine(node.phi, [known_part(node.base)])
+        case Parameter() | Probe():
+            return number(0.0, rank)
+        case _ if node.centered:
+            return number(0.0, rank)
+    raise Unfollowed("a product with a parameter, after an operation on it", node.origin)
+
+
+def combine(operation: Callable, knowns: Sequence[Known]) -> Known:
+    """An elementwise operation on numbers; concrete ones stay concrete."""
+    if all(k.scalar is not None for k in knowns):
+        rank = max(len(k.shape) for k in knowns)
+        with jax.ensure_compile_time_eval():
+            result = operation(*(jnp.asarray(k.scalar) for k in knowns))
+            return number(result.item(), rank)
+    values = []
+    for side in range(max(len(k.values) for k in knowns)):
+        arrays = [k.of(side) for k in knowns]
+        values.append(operation(*jnp.broadcast_arrays(*arrays)))
+    return Known(tuple(values))
+
+
+def _reciprocal(known: Known) -> Known:
+    return combine(lambda x: 1 / x, [known])
+
+
+def _select(which: Known, a: Node, b: Node) -> Node:
+    chosen = combine(lambda w: w.astype(float), [which])
+    other = combine(lambda w: 1 - w.astype(float), [which])
+    return add(multiply(b, chosen), multiply(a, other))
+
+
+def base_of(node: Node) -> Node | None:
+    """What the node is a function of: a Gaussian node of itself."""
+    if isinstance(node, Function):
+        return node.base
+    return node if node.gaussian or isinstance(node, Noise) else None
+
+
+def _noise(node: Node) -> Noise | None:
+    base = base_of(node)
+    return base if isinstance(base, Noise) else None
+
+
+def _same_base(nodes: Sequence[Node]) -> bool:
+    bases = [
+        base_of(node) for node in nodes if not (isinstance(node, Known) and node.scalar is not None)
+    ]
+    return bases[0] is not None and all(base is bases[0] for base in bases)
+
+
+def compose(operation: Callable, nodes: Sequence[Node]) -> Node:
+    """One function of the one field that all nodes are functions of."""
+    random = [n for n in nodes if not isinstance(n, Known)]
+    if any(isinstance(n, Known) and n.scalar is None for n in nodes):
+        raise Unfollowed("a nonlinear function of a field and of numbers that differ by sample")
+    bases = [base_of(n) for n in random]
+    if any(base is None for base in bases):
+        raise Unfollowed(
+            "a nonlinear function of what is no Gaussian field: of a sum or average of "
+            "activations, or of a product"
+        )
+    if any(base is not bases[0] for base in bases):
+        raise Unfollowed("a nonlinear function of two different fields")
+    phis: list[Phi | float] = [
+        n.scalar if isinstance(n, Known) else n.phi if isinstance(n, Function) else _itself
+        for n in nodes
+    ]
+
+    def phi(x):
+        arrays = [p(x) if callable(p) else p for p in phis]
+        return operation(*_like(x, arrays))
+
+    assert bases[0] is not None
+    return Function(phi, bases[0])
+
+
+def _itself(x):
+    return x
+
+
+def _like(x, arrays):
+    """Numbers in the shape and dtype of the arrays that they stand beside."""
+    dtypes = [a.dtype for a in arrays if hasattr(a, "dtype")]
+    dtype = jnp.result_type(*dtypes) if dtypes else x.dtype
+    result = []
+    for a in arrays:
+        if not hasattr(a, "dtype"):
+            a = jnp.full(x.shape, a, bool if isinstance(a, bool) else dtype)
+        result.append(a)
+    kinds = {a.dtype for a in result if a.dtype != jnp.bool_}
+    if len(kinds) > 1:
+        common = jnp.result_type(*kinds)
+        result = [a if a.dtype == jnp.bool_ else a.astype(common) for a in result]
+    return result
+
+
+def _is_float(node: Node) -> bool:
+    return not (isinstance(node, Function) and isinstance(node.base, Noise))
+
+
+def _floating(params: dict[str, Any]) -> bool:
+    return jnp.issubdtype(params["new_dtype"], jnp.floating)

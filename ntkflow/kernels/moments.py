@@ -1,0 +1,443 @@
+"""Means, second moments and tangent kernels of fields, computed when they are asked for."""
+
+import string
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ntkflow.kernels import views
+from ntkflow.kernels.arccos import ratio, safe_sqrt
+from ntkflow.kernels.dual import dual_pair
+from ntkflow.kernels.fields import (
+    Channels,
+    ChannelSum,
+    Contraction,
+    Function,
+    Known,
+    Leaf,
+    Lookup,
+    Mapped,
+    Node,
+    Noise,
+    Parameter,
+    Phi,
+    Probe,
+    Product,
+    Scale,
+    Sum,
+    Unfollowed,
+)
+from ntkflow.kernels.jaxprs import fingerprint
+from ntkflow.kernels.distributions import law_of_bits
+from ntkflow.kernels.probes import proportion, split_probes
+from ntkflow.kernels.quadrature import derivative, normal_mean
+from ntkflow.kernels.views import View, own
+from ntkflow.kernels.windows import slide
+
+Form = Callable[[Node, Node, View], Array | None]
+
+
+class Moments:
+    """Moments of the nodes of one network on one or two data sets.
+
+    Attributes:
+      sizes: the numbers of samples; one number where x2 is x1.
+      dtype: of all results.
+    """
+
+    def __init__(self, sizes: tuple[int, ...], dtype: Any):
+        self.sizes, self.dtype = sizes, dtype
+        self._memo: dict[Hashable, Any] = {}
+        self._alive: list[Any] = []  # what is told apart by identity must not be reused
+
+    def mean(self, node: Node, side: int) -> Array | None:
+        """E[y], of shape (n, *positions)."""
+        return None if node.centered else self._once(self._mean, node, side)
+
+    def second(self, a: Node, b: Node, view: View) -> Array | None:
+        """E[a b'], in the axes of the view."""
+        if a.leaves.isdisjoint(b.leaves):
+            if a.centered or b.centered:
+                return None
+            ranks = len(a.shape), len(b.shape)
+            left = views.left(view, self.mean(a, view.left), ranks[1])
+            return views.product([left, views.right(view, self.mean(b, view.right), ranks[0])])
+        return self._once(self._second, a, b, view)
+
+    def tangent(self, a: Node, b: Node, view: View) -> Array | None:
+        """E[Σ_θ ∂a ∂b'], in the axes of the view."""
+        if a.leaves.isdisjoint(b.leaves):
+            return None
+        return self._once(self._tangent, a, b, view)
+
+    def variance(self, node: Node, side: int) -> Array:
+        """E[y²], of shape (n, *positions)."""
+        second = self.second(node, node, own(side))
+        return self._constant(0.0, own(side), node, node) if second is None else second
+
+    def _once(self, compute: Callable, *arguments: Any) -> Any:
+        marks = (compute.__name__, *(id(a) if isinstance(a, Node) else a for a in arguments))
+        if marks not in self._memo:
+            self._alive.append(arguments)
+            self._memo[marks] = compute(*arguments)
+        return self._memo[marks]
+
+    def _constant(self, value: float, view: View, a: Node, b: Node) -> Array:
+        positions = len(a.shape) + (len(b.shape) if view.full else 0)
+        return jnp.full((1,) * (view.samples + positions), value, self.dtype)
+
+    def _mean(self, node: Node, side: int) -> Array | None:
+        match node:
+            case Known():
+                return node.of(side).astype(self.dtype)
+            case Channels():
+                return jnp.mean(node.of(side).astype(self.dtype), axis=-1)
+            case Sum():
+                return views.total(self.mean(t, side) for t in node.terms)
+            case Scale():
+                return views.product([self.mean(node.known, side), self.mean(node.node, side)])
+            case Mapped():
+                return self._map(node, [self.mean(n, side) for n in node.nodes], own(side), side)
+            case Function(base=Noise() as noise):
+                value = law_of_bits(node.phi, noise.bit_width).mean
+                return self._constant(value, own(side), node, node)
+            case Function():
+                return normal_mean(node.phi, safe_sqrt(self.variance(node.base, side)))
+            case Product(independent=True):
+                return views.product(self.mean(f, side) for f in node.factors)
+            case Product(factors=(a, b)):
+                return self.second(a, b, own(side))
+        raise Unfollowed("the mean of a product of dependent fields", node.origin)
+
+    # Sums, known factors and maps of positions stand outside of any bilinear form.
+
+    def _second(self, a: Node, b: Node, view: View) -> Array | None:
+        outer = self._bilinear(self.second, a, b, view)
+        if outer is not NotImplemented:
+            return outer
+        if isinstance(a, Probe) or isinstance(b, Probe):
+            return None
+        if isinstance(a, Product) or isinstance(b, Product):
+            return views.product(self._factors(a, b, view)[0])
+        if isinstance(a, Channels) and isinstance(b, Channels):
+            return self._channels(a, b, view)
+        if isinstance(a, Function) and isinstance(a.base, Noise):
+            return self._noise(a, b, view)
+        if isinstance(a, Leaf) and isinstance(b, Leaf):
+            return self._leaf(self.second, a, view)
+        return self._dual(a, b, view)[0]
+
+    def _tangent(self, a: Node, b: Node, view: View) -> Array | None:
+        outer = self._bilinear(self.tangent, a, b, view)
+        if outer is not NotImplemented:
+            return outer
+        if isinstance(a, Probe) and isinstance(b, Probe):
+            passed = self.second(a.node, b.node, view)
+            return views.product([passed, self.tangent(a.parameter, b.parameter, view)])
+        if isinstance(a, Probe) or isinstance(b, Probe):
+            return None
+        if isinstance(a, Product) or isinstance(b, Product):
+            seconds, tangents = self._factors(a, b, view)
+            return views.total(
+                views.product([tangent, *seconds[:i], *seconds[i + 1 :]])
+                for i, tangent in enumerate(tangents)
+            )
+        if isinstance(a, Channels) or (isinstance(a, Function) and isinstance(a.base, Noise)):
+            return None
+        if isinstance(a, Leaf) and isinstance(b, Leaf):
+            return self._leaf(self.tangent, a, view)
+        return self._function_tangent(a, b, view)
+
+    def _factors(self, a: Node, b: Node, view: View) -> tuple[list, list]:
+        """Second moments and tangents of the factors of products, independent of each other."""
+        ranks = len(a.shape), len(b.shape)
+        seconds, tangents = [], []
+        for p, q in _matched(a, b):
+            if p is None:
+                seconds.append(views.right(view, self.mean(q, view.right), ranks[0]))
+            elif q is None:
+                seconds.append(views.left(view, self.mean(p, view.left), ranks[1]))
+            else:
+                seconds.append(self.second(p, q, view))
+            tangents.append(None if p is None or q is None else self.tangent(p, q, view))
+        return seconds, tangents
+
+    def _bilinear(self, form: Form, a: Node, b: Node, view: View) -> Any:
+        ranks = len(a.shape), len(b.shape)
+        if isinstance(a, Sum):
+            return views.total(form(t, b, view) for t in a.terms)
+        if isinstance(b, Sum):
+            return views.total(form(a, t, view) for t in b.terms)
+        if isinstance(a, Scale):
+            known = views.left(view, self.mean(a.known, view.left), ranks[1])
+            return views.product([known, form(a.node, b, view)])
+        if isinstance(b, Scale):
+            known = views.right(view, self.mean(b.known, view.right), ranks[0])
+            return views.product([known, form(a, b.node, view)])
+        if isinstance(a, Mapped) or isinstance(b, Mapped):
+            return self._mapped(form, a, b, view)
+        return NotImplemented
+
+    def _mapped(self, form: Form, a: Node, b: Node, view: View) -> Array | None:
+        if not view.full:
+            alike = isinstance(a, Mapped) and isinstance(b, Mapped) and a.map is b.map
+            if alike and a.map.aligned:
+                pairs = zip(a.nodes, b.nodes, strict=True)
+                return self._map(a, [form(p, q, view) for p, q in pairs], view, view.left)
+            return views.diagonal(view, form(a, b, view._replace(full=True)), a.shape)
+        if isinstance(a, Mapped):
+            rank = len(b.shape)
+            arrays = [views.swap(view, form(p, b, view), len(p.shape), rank) for p in a.nodes]
+            return views.swap(view, self._map(a, arrays, view, view.left), rank, len(a.shape))
+        arrays = [form(a, q, view) for q in b.nodes]
+        return self._map(b, arrays, view, view.right, right=True)
+
+    def _map(self, node: Mapped, arrays: list[Array | None], view, side, right=False):
+        """Apply a map of positions to the last axes of arrays."""
+        present = [a for a in arrays if a is not None]
+        if not present:
+            return None
+        rank = len(node.map.shapes[0])
+        batch = jnp.broadcast_shapes(*(a.shape[: a.ndim - rank] for a in present))
+        # Where an array is constant along positions, a map over these must see them all.
+        whole = [
+            jnp.broadcast_to(jnp.zeros((), self.dtype) if a is None else a, (*batch, *shape))
+            for a, shape in zip(arrays, node.map.shapes, strict=True)
+        ]
+        if node.known is not None:
+            known = node.known.of(side).astype(self.dtype)
+            samples = [1] * view.samples
+            samples[-1 if right else 0] = len(known)
+            others = (1,) * (len(batch) - view.samples)
+            whole.append(known.reshape(*samples, *others, *known.shape[1:]))
+        return node.map.function(*whole)
+
+    # Leaves
+
+    def _leaf(self, form: Form, leaf: Leaf, view: View) -> Array | None:
+        """Second moments and tangents: of the leaf's own parameters, and through its source."""
+        tangent = form == self.tangent
+        match leaf:
+            case Parameter(variance=variance, rate=rate):
+                equal = views.equal_positions(view, leaf.shape, self.dtype)
+                return views.scaled(rate if tangent else variance, equal)
+            case Lookup(variance=variance, rate=rate, indices=indices):
+                rank = len(leaf.shape)
+                here = views.left(view, indices.of(view.left), rank)
+                there = views.right(view, indices.of(view.right), rank)
+                equal = (here == there).astype(self.dtype)
+                return views.scaled(rate if tangent else variance, equal)
+            case ChannelSum(source=source, scale=scale, count=count):
+                return views.scaled(scale**2 * count, form(source, source, view))
+            case Contraction(variance=variance, rate=rate):
+                passed = views.scaled(variance, self._contracted(form, leaf, view))
+                if not tangent:
+                    return passed
+                return views.total(
+                    [passed, views.scaled(rate, self._contracted(self.second, leaf, view))]
+                )
+        raise TypeError(type(leaf))
+
+    def _contracted(self, form: Form, leaf: Contraction, view: View) -> Array | None:
+        """Σ of a moment of the source over all that meets one weight."""
+        source = leaf.source
+        if isinstance(source, Known):
+            inner = form == self.second
+            array = self._inner_products(source, leaf.summed, view) if inner else None
+        else:
+            array = _summed(view, form(source, source, view), leaf.summed, source.shape)
+        if array is None:
+            return None
+        if leaf.count != 1:
+            array = leaf.count * array
+        if leaf.window is None:
+            return array
+        samples = array.shape[: view.samples]
+        ranks = 2 if view.full else 1
+        array = jnp.broadcast_to(array, (*samples, *leaf.window.shape * ranks))
+        array = slide(array, leaf.window, view.samples, view.full)
+        return array.reshape(*samples, *leaf.shape * ranks)
+
+    def _inner_products(self, known: Known, summed: tuple[int, ...], view: View) -> Array:
+        """Σ x x' over some positions: one product of matrices where none are kept."""
+        rank = len(known.shape)
+        samples = list(range(view.samples))
+        here = [100 + i for i in range(rank)]
+        there = [i + 100 if i in summed or not view.full else i + 200 for i in range(rank)]
+        kept = [100 + i for i in range(rank) if i not in summed]
+        kept += [i + 100 for i in kept] if view.full else []
+        x, y = (
+            jnp.broadcast_to(v, (len(v), *known.shape)).astype(self.dtype)
+            for v in (known.of(view.left), known.of(view.right))
+        )
+        highest = jax.lax.Precision.HIGHEST  # accelerators compute in lower precision by default
+        symbols = ([samples[0], *here], [samples[-1], *there], [*samples, *kept])
+        return jnp.einsum(_subscripts(*symbols), x, y, precision=highest)
+
+    # Functions of fields
+
+    def _dual(self, a: Node, b: Node, view: View) -> tuple[Array, Array]:
+        return self._once(self._expectations, a, b, view)
+
+    def _covariances(self, base1: Node, base2: Node, view: View) -> tuple[Array, Array, Array]:
+        ranks = len(base1.shape), len(base2.shape)
+        q1 = views.left(view, self.variance(base1, view.left), ranks[1])
+        q2 = views.right(view, self.variance(base2, view.right), ranks[0])
+        c = self.second(base1, base2, view)
+        c = self._constant(0.0, view, base1, base2) if c is None else c
+        if base1 is base2 and view.left == view.right and len(self.sizes) == 1:
+            c = views.exact_diagonal(view, c, q1, ranks[0])
+        return q1, c, q2
+
+    def _expectations(self, a: Node, b: Node, view: View) -> tuple[Array, Array]:
+        """E[φ(u) ψ(v)] and E[φ'(u) ψ'(v)]."""
+        (phi, base1), (psi, base2) = as_function(a), as_function(b)
+        if not (base1.gaussian and base2.gaussian):
+            raise Unfollowed("a function of noise, together with a field", a.origin or b.origin)
+        covariances = self._covariances(base1, base2, view)
+        if phi is psi:
+            return self.pair(phi)(*covariances)
+        slopes = derivative(phi), derivative(psi)
+        return expectation(phi, psi)(*covariances), expectation(*slopes)(*covariances)
+
+    def pair(self, phi: Phi) -> Callable:
+        """E[φφ] and E[φ'φ'], recognised once for each function that a network has."""
+        mark = fingerprint(phi)
+        if mark not in self._memo:
+            self._memo[mark] = dual_pair(phi)
+        return self._memo[mark]
+
+    def _function_tangent(self, a: Node, b: Node, view: View) -> Array | None:
+        """E[φ'(u) ψ'(v) ∂u ∂v']: ∂u is a number in the limit, but for trained scales."""
+        (phi, base1), (psi, base2) = as_function(a), as_function(b)
+        slope = self._dual(a, b, view)[1]
+        plain1, probes1 = split_probes(base1)
+        plain2, probes2 = split_probes(base2)
+        parts = [views.product([slope, self.tangent(plain1, plain2, view)])]
+        for known1, probe1 in probes1:
+            for known2, probe2 in probes2:
+                trained = self.tangent(probe1.parameter, probe2.parameter, view)
+                if trained is None:
+                    continue
+                own1, own2 = proportion(plain1, probe1.node), proportion(plain2, probe2.node)
+                if own1 is not None and own2 is not None:
+                    # ∂u = u / own, hence E[u φ'(u) v ψ'(v)] / (own own')
+                    first = lambda z: z * derivative(phi)(z)  # noqa: E731
+                    other = first if phi is psi else lambda z: z * derivative(psi)(z)
+                    covariances = self._covariances(base1, base2, view)
+                    alike = phi is psi
+                    moment = (
+                        self.pair(first)(*covariances)[0]
+                        if alike
+                        else expectation(first, other)(*covariances)
+                    )
+                elif _apart(plain1, probe1) and _apart(plain2, probe2):
+                    own1 = own2 = []
+                    moment = views.product([slope, self.second(probe1.node, probe2.node, view)])
+                else:
+                    raise Unfollowed(
+                        "a function of a sum of fields, one of which has a trained scale",
+                        a.origin or b.origin,
+                    )
+                sides = ((known1, own1, views.left, view.left, len(base2.shape)),)
+                sides += ((known2, own2, views.right, view.right, len(base1.shape)),)
+                factors = [moment, trained]
+                for knowns, owns, lift, side, other_rank in sides:
+                    factors += [lift(view, self.mean(k, side), other_rank) for k in knowns]
+                    factors += [1 / lift(view, self.mean(k, side), other_rank) for k in owns]
+                parts.append(views.product(factors))
+        return views.total(parts)
+
+    # Noise, and numbers that differ between channels
+
+    def _noise(self, a: Node, b: Node, view: View) -> Array:
+        """Fresh for each sample and position: correlated where both are the same."""
+        assert isinstance(a, Function) and isinstance(a.base, Noise) and isinstance(b, Function)
+        bits = a.base.bit_width
+        apart = law_of_bits(a.phi, bits).mean * law_of_bits(b.phi, bits).mean
+        together = law_of_bits(lambda x: a.phi(x) * b.phi(x), bits).mean
+        if view.left != view.right:
+            return self._constant(apart, view, a, b)
+        ranks = len(a.shape), len(b.shape)
+        equal = views.equal_samples(view, self.sizes[view.left], ranks, self.dtype)
+        equal = equal * views.equal_positions(view, a.shape, self.dtype)
+        return apart + (together - apart) * equal
+
+    def _channels(self, a: Channels, b: Channels, view: View) -> Array:
+        x, y = a.of(view.left).astype(self.dtype), b.of(view.right).astype(self.dtype)
+        x, y = jnp.moveaxis(x, -1, 0), jnp.moveaxis(y, -1, 0)
+        one = jax.vmap(
+            lambda x, y: (
+                views.left(view, x, len(b.shape)) * views.right(view, y, len(a.shape))
+            )
+        )
+        if 1 in (len(x), len(y)):
+            x, y = jnp.broadcast_arrays(x, y) if x.shape[1:] == y.shape[1:] else (x, y)
+        return jnp.mean(one(x, y), axis=0)
+
+
+def identity(x: Array) -> Array:
+    return x
+
+
+def as_function(node: Node) -> tuple[Phi, Node]:
+    """A node as a function of a base; a Gaussian node is the identity of itself."""
+    return (node.phi, node.base) if isinstance(node, Function) else (identity, node)
+
+
+def expectation(phi: Phi, psi: Phi) -> Callable[[Array, Array, Array], Array]:
+    """E[φ(u) ψ(v)] for two functions."""
+    if phi is identity:
+        # E[u | v] = v c / q₂
+        return lambda q1, c, q2: ratio(c, q2) * normal_mean(lambda z: z * psi(z), safe_sqrt(q2))
+    if psi is identity:
+        return lambda q1, c, q2: ratio(c, q1) * normal_mean(lambda z: z * phi(z), safe_sqrt(q1))
+    return pair_expectation(phi, psi)
+
+
+def _matched(a: Node, b: Node) -> list[tuple[Node | None, Node | None]]:
+    """Pair the factors of two products that depend on each other; the others stand alone."""
+    left, right = (n.factors if isinstance(n, Product) else (n,) for n in (a, b))
+
+    def partners(factor, others):
+        return [other for other in others if not factor.leaves.isdisjoint(other.leaves)]
+
+    alone = all(
+        len(partners(factor, side)) == 1 for side in (left, right) for factor in side
+    )
+    both = [(factor, partners(factor, right)) for factor in left]
+    taken = [id(p) for _, found in both for p in found]
+    if not alone or any(len(found) > 1 for _, found in both) or len(set(taken)) < len(taken):
+        raise Unfollowed("a product of fields that depend on each other", a.origin or b.origin)
+    pairs: list[tuple[Node | None, Node | None]] = [(f, p[0] if p else None) for f, p in both]
+    return pairs + [(None, other) for other in right if id(other) not in taken]
+
+
+def _apart(plain: Node, probe: Probe) -> bool:
+    return plain.leaves.isdisjoint(probe.node.leaves)
+
+
+def _summed(view: View, array: Array | None, summed: tuple[int, ...], shape: tuple[int, ...]):
+    """Sum equal positions along the axes `summed`."""
+    if array is None or not summed:
+        return array
+    s, rank = view.samples, len(shape)
+    kept = [i for i in range(rank) if i not in summed]
+    here = [s + i for i in range(rank)]
+    array = jnp.broadcast_to(array, (*array.shape[:s], *shape * (2 if view.full else 1)))
+    samples = list(range(s))
+    if not view.full:
+        return jnp.einsum(_subscripts([*samples, *here], [*samples, *(here[i] for i in kept)]), array)
+    there = [here[i] if i in summed else s + rank + i for i in range(rank)]
+    result = [*samples, *(here[i] for i in kept), *(there[i] for i in kept)]
+    return jnp.einsum(_subscripts([*samples, *here, *there], result), array)
+
+
+def _subscripts(*groups: list[int]) -> str:
+    """Numbered axes, of operands and then of the result, as letters for einsum."""
+    letters: dict[int, str] = {}
+    words = ["".join(letters.setdefault(i, string.ascii_letters[len(letters)]) for i in group) for group in groups]
+    return ",".join(words[:-1]) + "->" + words[-1]

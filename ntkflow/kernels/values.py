@@ -1,0 +1,329 @@
+"""The arrays of a traced network as nodes with axes, and how operations on axes act on these.
+
+An axis of an array is a row of factors, the last varying fastest, each of one kind:
+
+    "position"  the node depends on it; its positions are these factors, in order
+    "channel"   entries along it are independent and of one law
+    "any"       entries of a parameter or of noise: a channel or a position, once it meets one
+    "constant"  the node is the same along it: what a broadcast leaves
+
+Axes of size 1 have no factors, so that inserting and removing them costs nothing.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax.numpy as jnp
+
+from ntkflow.kernels.fields import (
+    Channels,
+    Function,
+    Known,
+    Leaf,
+    Mapped,
+    Node,
+    Noise,
+    Parameter,
+    PositionMap,
+    Probe,
+    Product,
+    Scale,
+    Sum,
+    Unfollowed,
+)
+
+Kind = Literal["position", "channel", "any", "constant"]
+
+
+class Factor(NamedTuple):
+    size: int
+    kind: Kind
+
+
+Axis = tuple[Factor, ...]
+
+
+class Value(NamedTuple):
+    """An array of the network: a node, and what each axis of the array is made of."""
+
+    node: Node
+    axes: tuple[Axis, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(math.prod(f.size for f in axis) for axis in self.axes)
+
+    @property
+    def known(self) -> bool:
+        return isinstance(self.node, Known)
+
+    @property
+    def factors(self) -> list[Factor]:
+        return [factor for axis in self.axes for factor in axis]
+
+
+def positions(axes: Sequence[Axis]) -> tuple[int, ...]:
+    """Sizes of the positions of a node with these axes."""
+    return tuple(f.size for axis in axes for f in axis if f.kind == "position")
+
+
+def known_value(arrays: Sequence[Any]) -> Value:
+    """Numbers, one array per data set: (n, *shape), or (1, *shape) shared by all samples."""
+    shape = arrays[0].shape[1:]
+    axes = tuple((Factor(size, "position"),) if size > 1 else () for size in shape)
+    kept = positions(axes)
+    return Value(Known(tuple(a.reshape(len(a), *kept) for a in arrays)), axes)
+
+
+def relabel(node: Node, function, shape: tuple[int, ...]) -> Node:
+    """A node whose positions are rearranged: each one of `shape` is one of the old."""
+    if node.shape == shape and function is None:
+        return node
+    if isinstance(node, Known):
+        values = tuple(function(v) for v in node.values)
+        return Known(values, node.scalar)
+    return Mapped(PositionMap(function, (node.shape,), shape, aligned=True, relabels=True), (node,))
+
+
+def reshape_positions(node: Node, shape: tuple[int, ...]) -> Node:
+    """Split or merge neighbouring positions."""
+    if node.shape == shape:
+        return node
+    old = len(node.shape)
+    return relabel(node, lambda v: v.reshape(*v.shape[: v.ndim - old], *shape), shape)
+
+
+def reshape(value: Value, shape: Sequence[int]) -> Value:
+    """Group the factors of all axes anew, splitting and merging where the new shape cuts them."""
+    waiting, axes = value.factors[::-1], []
+    for size in shape:
+        axis: list[Factor] = []
+        while (have := math.prod(f.size for f in axis)) != size:
+            missing = size // have if size % have == 0 else 0
+            factor = waiting.pop() if waiting else Factor(0, "constant")
+            if missing and missing % factor.size == 0 if factor.size else False:
+                axis.append(factor)
+            elif missing and factor.size % missing == 0 and factor.size:
+                axis.append(factor._replace(size=missing))
+                waiting.append(factor._replace(size=factor.size // missing))
+            elif axis and axis[-1].kind == factor.kind:
+                waiting.append(factor._replace(size=axis.pop().size * factor.size))
+            elif waiting and waiting[-1].kind == factor.kind:
+                waiting.append(factor._replace(size=waiting.pop().size * factor.size))
+            else:
+                raise Unfollowed("a reshape that mixes channels with positions")
+        axes.append(tuple(axis))
+    result = tuple(axes)
+    return Value(reshape_positions(value.node, positions(result)), result)
+
+
+def transpose(value: Value, order: Sequence[int]) -> Value:
+    """Permute axes."""
+    axes = tuple(value.axes[i] for i in order)
+    counts = [sum(f.kind == "position" for f in axis) for axis in value.axes]
+    starts = [sum(counts[:i]) for i in range(len(counts))]
+    moved = [starts[i] + k for i in order for k in range(counts[i])]
+    if moved == sorted(moved):
+        return Value(value.node, axes)
+
+    def function(v):
+        batch = v.ndim - len(moved)
+        return v.transpose(*range(batch), *(batch + i for i in moved))
+
+    return Value(relabel(value.node, function, positions(axes)), axes)
+
+
+def broadcast(value: Value, shape: Sequence[int], dimensions: Sequence[int]) -> Value:
+    """As `lax.broadcast_in_dim`: new axes and stretched ones are constant."""
+    axes: list[Axis] = [((Factor(size, "constant"),) if size > 1 else ()) for size in shape]
+    for old, new in enumerate(dimensions):
+        if value.shape[old] == shape[new]:
+            axes[new] = value.axes[old]
+    return Value(value.node, tuple(axes))
+
+
+def squeeze(value: Value, dimensions: Sequence[int]) -> Value:
+    """Leave out axes of size 1."""
+    return Value(value.node, tuple(a for i, a in enumerate(value.axes) if i not in dimensions))
+
+
+def materialized(value: Value) -> list[Any]:
+    """The numbers of a known value, one array per data set, (n or 1, *shape)."""
+    assert isinstance(value.node, Known)
+    factors = value.factors
+    arrays = []
+    for array in value.node.values:
+        sizes = iter(array.shape[1:])
+        thin = [next(sizes) if f.kind == "position" else 1 for f in factors]
+        array = jnp.broadcast_to(
+            array.reshape(len(array), *thin), (len(array), *(f.size for f in factors))
+        )
+        arrays.append(array.reshape(len(array), *value.shape))
+    return arrays
+
+
+def unify(values: Sequence[Value]) -> tuple[list[Node], tuple[Axis, ...]]:
+    """Bring values of one shape to common axes, and their nodes to the positions of these.
+
+    Returns:
+      The nodes, with size 1 at positions along which they are constant, and the axes.
+    """
+    rank = max(len(v.axes) for v in values)
+    shape = next(v.shape for v in values if len(v.axes) == rank)
+    values = [
+        broadcast(v, shape, range(len(v.axes))) if len(v.axes) == rank else broadcast(v, shape, ())
+        for v in values
+    ]
+    axes: list[Axis] = []
+    split: list[list[Axis]] = [[] for _ in values]
+    for i in range(rank):
+        parts = _common_factors([v.axes[i] for v in values])
+        for own, part in zip(split, parts, strict=True):
+            own.append(part)
+        axes.append(
+            tuple(
+                Factor(factors[0].size, _common_kind([f.kind for f in factors]))
+                for factors in zip(*parts, strict=True)
+            )
+        )
+    nodes = [
+        _expand(reshape_positions(v.node, positions(own)), own, axes)
+        for v, own in zip(values, split, strict=True)
+    ]
+    return nodes, tuple(axes)
+
+
+def _common_factors(axes: list[Axis]) -> list[Axis]:
+    """Split the factors of one axis so that their sizes agree in all values."""
+    sizes: list[int] = []
+    total = math.prod(f.size for f in axes[0])
+    cuts = sorted({c for axis in axes for c in _cuts(axis)} | {total} - {1})
+    previous = 1
+    for cut in cuts:
+        if cut % previous:
+            raise Unfollowed("axes that were split in two ways")
+        sizes.append(cut // previous)
+        previous = cut
+    result = []
+    for axis in axes:
+        parts: list[Factor] = []
+        factors = list(reversed(axis))  # the last varies fastest: cuts count from there
+        for size in sizes:
+            factor = factors.pop(0)
+            if factor.size != size:
+                factors.insert(0, factor._replace(size=factor.size // size))
+            parts.append(factor._replace(size=size))
+        result.append(tuple(reversed(parts)))
+    return result
+
+
+def _cuts(axis: Axis) -> list[int]:
+    cuts, product = [], 1
+    for factor in reversed(axis):
+        product *= factor.size
+        if factor.kind != "constant" or len(axis) > 1:
+            cuts.append(product)
+    return cuts
+
+
+def _common_kind(kinds: list[Kind]) -> Kind:
+    for kind in ("channel", "position", "any"):
+        if kind in kinds:
+            return kind
+    return "constant"
+
+
+def _expand(node: Node, own: list[Axis], axes: Sequence[Axis]) -> Node:
+    """A node at the positions of common axes."""
+    kinds = [f.kind for axis in own for f in axis]
+    goal = [f for axis in axes for f in axis]
+    if any(k == "position" and g.kind == "channel" for k, g in zip(kinds, goal, strict=True)):
+        if not isinstance(node, Known):
+            raise Unfollowed(
+                "an axis that is a channel in one field and a position, or a channel already "
+                "summed by weights, in another"
+            )
+        return _channels(node, kinds, goal)
+    placed = any(k == "any" and g.kind == "position" for k, g in zip(kinds, goal, strict=True))
+    sizes = tuple(
+        g.size if k in ("position", "any") else 1
+        for k, g in zip(kinds, goal, strict=True)
+        if g.kind == "position"
+    )
+    if placed:
+        return place(node, sizes)
+    return reshape_positions(node, sizes)
+
+
+def _channels(node: Known, kinds: list[Kind], goal: list[Factor]) -> Node:
+    """Known numbers that differ between channels, the channels last in one axis."""
+    arrays = []
+    for array in node.values:
+        sizes = iter(array.shape[1:])
+        thin = [next(sizes) if k == "position" else 1 for k in kinds]
+        at = [i for i, g in enumerate(goal) if g.kind == "position"]
+        channels = [i for i, g in enumerate(goal) if g.kind == "channel"]
+        array = array.reshape(len(array), *thin)
+        full = [1] * (1 + len(goal))
+        for i in channels:
+            full[1 + i] = goal[i].size
+        array = jnp.broadcast_to(array, jnp.broadcast_shapes(array.shape, tuple(full)))
+        array = array.transpose(0, *(1 + i for i in at), *(1 + i for i in channels))
+        arrays.append(array.reshape(*array.shape[: 1 + len(at)], -1))
+    return Channels(tuple(arrays))
+
+
+def place(node: Node, sizes: tuple[int, ...]) -> Node:
+    """A function of parameters or noise, with entries at positions of these sizes.
+
+    Entries are independent, so that it does not matter in which order they are laid out.
+    """
+    match node:
+        case Known():
+            return reshape_positions(node, (1,) * len(sizes))
+        case Parameter():
+            return Parameter(node.key, sizes, node.gaussian, node.variance, node.rate)
+        case Noise():
+            return Noise(node.key, sizes, node.bit_width)
+        case Function():
+            return Function(node.phi, place(node.base, sizes), node.shift)
+        case Sum():
+            return Sum(tuple(place(term, sizes) for term in node.terms))
+        case Scale():
+            return Scale(place(node.known, sizes), place(node.node, sizes))
+    raise Unfollowed("parameters or noise at positions, after an operation on them", node.origin)
+
+
+def block(node: Node, offset: int, stride: int = 1) -> Node:
+    """Channels of a node from an offset on: independent of those at any other offset."""
+    if offset == 0 and stride == 1:
+        return node
+    match node:
+        case Known():
+            return node
+        case Leaf():
+            base, start, step = node.key if isinstance(node.key, _Part) else (node.key, 0, 1)
+            return node.renamed(_Part(base, start + step * offset, step * stride))
+        case Function():
+            return Function(node.phi, block(node.base, offset, stride), node.shift)
+        case Sum():
+            return Sum(tuple(block(term, offset, stride) for term in node.terms))
+        case Scale():
+            return Scale(node.known, block(node.node, offset, stride))
+        case Product():
+            return Product(tuple(block(factor, offset, stride) for factor in node.factors))
+        case Probe():
+            return Probe(block(node.node, offset, stride), block(node.parameter, offset, stride))
+        case Mapped():
+            nodes = tuple(block(inner, offset, stride) for inner in node.nodes)
+            return Mapped(node.map, nodes, node.known)
+    raise Unfollowed("a slice of channels that hold known numbers", node.origin)
+
+
+class _Part(NamedTuple):
+    """The key of channels start, start + step, ... of a leaf."""
+
+    key: Any
+    start: int
+    step: int

@@ -1,0 +1,75 @@
+"""What a convolution with fresh weights does to covariances: sums over a sliding window."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+class Window(NamedTuple):
+    """The geometry of a convolution, one entry per position axis.
+
+    Attributes:
+      shape: sizes of the positions.
+      sizes: of the kernel.
+      strides, padding, base_dilation, window_dilation: as in `lax.conv_general_dilated`.
+    """
+
+    shape: tuple[int, ...]
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    base_dilation: tuple[int, ...]
+    window_dilation: tuple[int, ...]
+
+    @property
+    def results(self) -> tuple[int, ...]:
+        """Sizes of the positions of the convolution's result."""
+        return tuple(
+            (sum(padding) + (n - 1) * base + 1 - (size - 1) * dilation - 1) // stride + 1
+            for n, size, stride, padding, base, dilation in zip(*self, strict=True)
+        )
+
+
+def slide(array: Array, window: Window, samples: int, full: bool) -> Array:
+    """Σₒ array[q + o, q' + o] over the offsets o of the window, both positions moved alike.
+
+    Args:
+      array: axes (samples, positions) or, with `full`, (samples, positions, positions).
+      window: the geometry.
+      samples: the number of axes of the samples.
+      full: whether both positions stand there, or equal ones alone.
+
+    Returns:
+      The sums, over the positions of the convolution's result.
+    """
+    rank = len(window.sizes)
+    for i in range(rank):
+        axes = (samples + i, samples + rank + i) if full else (samples + i,)
+        array = _slide_along(array, axes, *(field[i] for field in window[1:]))
+    return array
+
+
+def _slide_along(array, axes, size, stride, padding, base_dilation, window_dilation):
+    """One axis, or the same axis of both positions at once."""
+    config = [(0, 0, 0)] * array.ndim
+    for axis in axes:
+        config[axis] = (*padding, base_dilation - 1)
+    if any(entry != (0, 0, 0) for entry in config):
+        array = jax.lax.pad(array, jnp.zeros((), array.dtype), config)
+    reach = (size - 1) * window_dilation + 1
+    count = (array.shape[axes[0]] - reach) // stride + 1
+
+    def offset(o):
+        start, limit, strides = [0] * array.ndim, list(array.shape), [1] * array.ndim
+        for axis in axes:
+            start[axis] = o * window_dilation
+            limit[axis] = start[axis] + (count - 1) * stride + 1
+            strides[axis] = stride
+        return jax.lax.slice(array, start, limit, strides)
+
+    total = offset(0)
+    for o in range(1, size):
+        total = total + offset(o)
+    return total
