@@ -15,6 +15,8 @@ from ntkflow.kernels.empirical import (
     empirical_ntk as empirical_ntk,
     ntk_product as ntk_product,
 )
+from ntkflow.kernels.infinite import infinite_width as infinite_width
+from ntkflow.kernels.monte_carlo import monte_carlo_kernel as monte_carlo_kernel
 from ntkflow.kernels.spectrum import extreme_eigenvalues as extreme_eigenvalues
 from ntkflow.nnx import from_nnx as from_nnx
 from ntkflow.theory import Bound as Bound, Certificate as Certificate

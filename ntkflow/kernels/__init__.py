@@ -1,11 +1,17 @@
 """The engine for kernels: empirical ones of a finite network, and the limits of infinite width."""
 
 from ntkflow.kernels.arccos import arccos_kernel as arccos_kernel
+from ntkflow.kernels.blocks import in_blocks as in_blocks
 from ntkflow.kernels.dual import dual_activation as dual_activation
 from ntkflow.kernels.empirical import (
     empirical_nngp as empirical_nngp,
     empirical_ntk as empirical_ntk,
     ntk_product as ntk_product,
+)
+from ntkflow.kernels.infinite import infinite_width as infinite_width
+from ntkflow.kernels.monte_carlo import (
+    MonteCarlo as MonteCarlo,
+    monte_carlo_kernel as monte_carlo_kernel,
 )
 from ntkflow.kernels.recursion import (
     Kernels as Kernels,

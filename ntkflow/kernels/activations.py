@@ -42,6 +42,9 @@ def rectifier(right: float, left: float) -> Pair:
     """
 
     def pair(k11, k12, k22):
+        if k11 is k12 is k22:  # variances: no angle to take
+            mean = (right**2 + left**2) / 2
+            return mean * k12, jnp.full_like(k12, mean)
         if right == left:
             shape = jnp.broadcast_shapes(k11.shape, k12.shape, k22.shape)
             return tuple(jnp.broadcast_to(right**2 * k, shape) for k in (k12, jnp.ones_like(k12)))

@@ -11,6 +11,7 @@ from ntkflow.kernels.fields import (
     ChannelSum,
     Function,
     Known,
+    Mapped,
     Node,
     Noise,
     Parameter,
@@ -105,8 +106,12 @@ def split_shift(node: Node) -> tuple[Node, float | None]:
 
 def scale(node: Node, known: Known) -> Node:
     """A node times known numbers."""
+    if isinstance(node, Known):
+        return combine(jnp.multiply, [node, known])
     if known.scalar == 1:
         return node
+    if known.scalar == 0:
+        return number(0.0, len(node.shape))
     if isinstance(node, ChannelSum) and known.scalar is not None:
         return ChannelSum(node.key, node.source, node.count, node.scale * known.scalar)
     if isinstance(node, Function) and known.scalar is not None:
@@ -150,6 +155,16 @@ def known_part(node: Node) -> Known:
             return combine(jnp.multiply, [node.known, known_part(node.node)])
         case Function() if node.base.certain and not isinstance(node.base, Noise):
             return combine(node.phi, [known_part(node.base)])
+        case Mapped(known=None):
+            parts = [known_part(inner) for inner in node.nodes]
+            if node.map.relabels and len({part.scalar for part in parts} - {None}) == 1:
+                return number(parts[0].scalar, rank)
+            values = []
+            for side in range(max(len(part.values) for part in parts)):
+                pairs = zip(parts, node.map.shapes, strict=True)
+                whole = [jnp.broadcast_to(k.of(side), (len(k.of(side)), *n)) for k, n in pairs]
+                values.append(node.map.function(*whole))
+            return Known(tuple(values))
         case Parameter() | Probe():
             return number(0.0, rank)
         case _ if node.centered:
@@ -197,7 +212,18 @@ def _same_base(nodes: Sequence[Node]) -> bool:
     bases = [
         base_of(node) for node in nodes if not (isinstance(node, Known) and node.scalar is not None)
     ]
-    return bases[0] is not None and all(base is bases[0] for base in bases)
+    if any(base is None for base in bases):
+        return False
+    roots = [_root(base)[0] for base in bases]
+    return all(root is roots[0] for root in roots)
+
+
+def _root(base: Node) -> tuple[Node, float]:
+    """A base without the numbers that it is multiplied with, and these."""
+    factor = 1.0
+    while isinstance(base, Scale) and base.known.scalar is not None:
+        base, factor = base.node, factor * base.known.scalar
+    return base, factor
 
 
 def compose(operation: Callable, nodes: Sequence[Node]) -> Node:
@@ -205,25 +231,35 @@ def compose(operation: Callable, nodes: Sequence[Node]) -> Node:
     random = [n for n in nodes if not isinstance(n, Known)]
     if any(isinstance(n, Known) and n.scalar is None for n in nodes):
         raise Unfollowed("a nonlinear function of a field and of numbers that differ by sample")
-    bases = [base_of(n) for n in random]
-    if any(base is None for base in bases):
+    if any(base_of(n) is None for n in random):
         raise Unfollowed(
             "a nonlinear function of what is no Gaussian field: of a sum or average of "
             "activations, or of a product"
         )
-    if any(base is not bases[0] for base in bases):
+    if not _same_base(random):
         raise Unfollowed("a nonlinear function of two different fields")
-    phis: list[Phi | float] = [
-        n.scalar if isinstance(n, Known) else n.phi if isinstance(n, Function) else _itself
-        for n in nodes
-    ]
+    # The field as it stands, rather than as it stands inside of another function: the function
+    # that is left has more often a name.
+    base = base_of(next((n for n in random if n.gaussian), random[0]))
+    assert base is not None
+    factor = _root(base)[1]
+    phis = [_as_function_of(n, factor) for n in nodes]
 
     def phi(x):
-        arrays = [p(x) if callable(p) else p for p in phis]
-        return operation(*_like(x, arrays))
+        return operation(*_like(x, [p(x) if callable(p) else p for p in phis]))
 
-    assert bases[0] is not None
-    return Function(phi, bases[0])
+    return Function(phi, base)
+
+
+def _as_function_of(node: Node, factor: float) -> Phi | float:
+    """A node as a function of its root times `factor`."""
+    if isinstance(node, Known):
+        return node.scalar
+    inner = node.phi if isinstance(node, Function) else _itself
+    base = base_of(node)
+    assert base is not None
+    ratio = _root(base)[1] / factor
+    return inner if ratio == 1 else lambda x: inner(ratio * x)
 
 
 def _itself(x):

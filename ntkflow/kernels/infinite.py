@@ -1,57 +1,106 @@
 """infinite_width: the limits of a network's kernels, from the network itself."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 
 from ntkflow import checks
-from ntkflow.kernels import elementwise
-from ntkflow.kernels.fields import (
-    ChannelSum,
-    Known,
-    Node,
-    Noise,
-    Parameter,
-    Sum,
-    Unfollowed,
-    number,
-)
-from ntkflow.kernels.jaxprs import Constant, Equation, Program, location, trace
-from ntkflow.kernels.laws import laws
+from ntkflow.kernels.fields import Node, Parameter, Sum, number
+from ntkflow.kernels.jaxprs import trace
+from ntkflow.kernels.laws import Law, laws
 from ntkflow.kernels.moments import Moments
+from ntkflow.kernels.pieces import Pieces
 from ntkflow.kernels.recursion import Kernels
-from ntkflow.kernels.rules import RULES, STRUCTURAL, Context
-from ntkflow.kernels.values import Factor, Value, known_value, materialized
+from ntkflow.kernels.rules import Context
+from ntkflow.kernels.values import Factor, Value, known_value
 from ntkflow.kernels.views import View
-from ntkflow.parameters import Predicate, path_names
+from ntkflow.kernels.walk import Key, refuse_mixing, reported, walk
+from ntkflow.parameters import Predicate, partition
+
+Limit = Callable[..., Kernels]
 
 
-class _Key:
-    """A PRNG key, of which only what it draws matters."""
+def infinite_width(module: Any, *, trainable: Predicate | None = None) -> Limit:
+    """Build the NNGP and the NTK of a network in the limit of infinite width.
 
+    Over random initialization, in the limit of many channels in every layer, for one output f:
 
-def infinite_width(module: Any, *, trainable: Predicate | None = None) -> Callable[..., Kernels]:
-    init, apply = functions_of(module)
+        nngp(x, x') = E[f(x) f(x')]        ntk(x, x') = E[Σ_θ ∂f(x)/∂θ ∂f(x')/∂θ]
 
-    @jax.jit
+    The network is the one that is trained: its `apply` is traced, and the trace is followed with
+    kernels in place of arrays. Dense layers, convolutions, embeddings, biases, any elementwise
+    function of a field however it is written, residual sums, gates, pooling, concatenation,
+    normalization over channels, dropout, and attention by known weights or by scores that are
+    linear are followed, in whatever parameterization: factors in the code act as what they are,
+    and variances come from the initializers. Rules:
+
+        W h, fan-in f, entries of variance v:   nngp ← f v nngp,   ntk ← f v ntk + f nngp
+        φ(h):   nngp ← E[φ(u) φ(v)],   ntk ← E[φ'(u) φ'(v)] ntk,   (u, v) ~ N(0, nngp)
+
+    In the standard parameterization (v = σ²/f and no factor in the code, as in `flax.linen`) the
+    kernel is that of the widths that the module has, to leading order: it grows with them.
+
+    Inputs are contracted as if weights were Gaussian: exact for normal initializers, else up to
+    the central limit theorem over the inputs. Sums over channels are numbers (the law of large
+    numbers); a sum of products of two independent fields, scaled by 1/√channels, is Gaussian.
+    Dropout draws a mask for each sample, the same for a sample of x1 and itself if x2 is None.
+    Only functions of Gaussian fields have a limit here, not functions of sums of activations, of
+    pooled activations or of products, nor maximum pooling and softmax of random scores.
+
+    Memory: arrays of shape (n1, n2, *positions); (n1, n2, *positions, *positions) before pooling
+    or attention only. For large n see `ntkflow.kernels.in_blocks`.
+
+    Args:
+      module: a Flax Linen module, or a pair of pure functions `(init(key, x) -> params,
+        apply(params, x))`. It is traced on a batch of one sample. For an NNX class `Model`:
+        `init = lambda key, x: from_nnx(Model(rngs=nnx.Rngs(key)))[1]`.
+      trainable: a predicate on a parameter's path, as for `empirical_ntk`; the others add nothing
+        to the NTK.
+
+    Returns:
+      `kernel(x1, x2=None)` → `Kernels(nngp, ntk)`, each (n1, n2), of the dtype of the inputs.
+      x2=None means x1 and gives exactly symmetric kernels. It may be jitted and differentiated.
+
+    Raises:
+      ValueError: from the kernel: an operation that cannot be followed, with the line of the
+        user's code where it stands; an initializer whose entries are not independent; a network
+        that mixes samples; inputs that are empty, hold NaN, or differ in shape.
+
+    Example:
+      >>> import flax.linen as nn
+      >>> from ntkflow.layers import Dense
+      >>> module = nn.Sequential([Dense(64, w_std=2**0.5), nn.relu, Dense(1)])
+      >>> kernel = infinite_width(module)
+      >>> kernel(jnp.eye(2)).ntk.round(4).tolist()
+      [[1.0, 0.1592], [0.1592, 1.0]]
+
+    References:
+      Jacot, Gabriel and Hongler (2018); Arora et al. (2019), On exact computation with an
+      infinitely wide neural net; Novak et al. (2020), Neural Tangents; Yang (2019, 2020), Tensor
+      Programs I and II; Hron et al. (2020), Infinite attention; Sohl-Dickstein et al. (2020), On
+      the infinite width limit of neural networks with a standard parameterization.
+    """
+    init, apply = initializable(module)
+    if trainable is not None and not callable(trainable):
+        raise ValueError(
+            f"trainable is {trainable!r}; expected a predicate on a parameter's path, "
+            'e.g. lambda path: "encoder" in path.'
+        )
+
+    @jax.jit  # the walk happens while tracing: once for each shape of the inputs
     def evaluate(x1, x2):
-        sides = (x1,) if x2 is None else (x1, x2)
-        return _limit(init, apply, trainable, sides)
+        return _limit(init, apply, trainable, (x1,) if x2 is None else (x1, x2))
 
     def kernel(x1: ArrayLike, x2: ArrayLike | None = None) -> Kernels:
-        x1 = jnp.asarray(x1)
-        x2 = None if x2 is None else jnp.asarray(x2)
-        checks.same_length(x1=x1)
-        checks.finite("x1", x1)
+        x1 = _samples("x1", x1)
         if x2 is not None:
-            checks.same_length(x2=x2)
-            checks.finite("x2", x2)
+            x2 = _samples("x2", x2)
             if x1.shape[1:] != x2.shape[1:]:
                 raise ValueError(
                     f"x1 has shape {x1.shape} and x2 {x2.shape}; expected samples of one shape."
@@ -61,8 +110,8 @@ def infinite_width(module: Any, *, trainable: Predicate | None = None) -> Callab
     return kernel
 
 
-def functions_of(module: Any) -> tuple[Callable, Callable]:
-    """`(init(key, x), apply(params, x, key))` of a Flax module or of a pair."""
+def initializable(module: Any) -> tuple[Callable, Callable]:
+    """`(init(key, x), apply(params, x, key))` of a Flax module or of a pair of functions."""
     if isinstance(module, nn.Module):
         return (
             lambda key, x: module.init({"params": key, "dropout": key}, x),
@@ -71,159 +120,90 @@ def functions_of(module: Any) -> tuple[Callable, Callable]:
     if isinstance(module, tuple) and len(module) == 2 and all(map(callable, module)):
         init, apply = module
         return init, lambda params, x, key: apply(params, x)
+    hint = ""
+    if isinstance(module, nnx.Module):
+        hint = (
+            " An NNX model holds values, not how they were drawn: for a class Model pass "
+            "(lambda key, x: ntkflow.from_nnx(Model(rngs=nnx.Rngs(key)))[1], apply) with the "
+            "apply of ntkflow.from_nnx(model)."
+        )
     raise ValueError(
-        f"module is {type(module).__name__}; expected a Flax module or a pair of functions "
-        "(init(key, x) -> params, apply(params, x))."
+        f"module is of type {type(module).__name__}; expected a Flax Linen module or a pair of "
+        f"functions (init(key, x) -> params, apply(params, x)).{hint}"
     )
+
+
+def _samples(name: str, x: Any) -> jax.Array:
+    array = jnp.asarray(x)
+    checks.same_length(**{name: array})
+    checks.finite(name, array)
+    return array
 
 
 def _limit(init, apply, trainable, sides) -> Kernels:
     dtype = jnp.result_type(*sides)
-    if not jnp.issubdtype(dtype, jnp.floating):
-        dtype = jnp.result_type(float)
-    sample = jax.ShapeDtypeStruct((1, *sides[0].shape[1:]), jnp.result_type(*sides))
     key = jax.eval_shape(lambda: jax.random.key(0))
-    params = jax.eval_shape(init, key, sample)
-    program = trace(apply, params, sample, key)
-    output = _walk(program, _parameters(params, laws(init, key, sample), trainable), sides, dtype)
-    return output
+
+    def sample(count):
+        return jax.ShapeDtypeStruct((count, *sides[0].shape[1:]), dtype)
+
+    params = jax.eval_shape(init, key, sample(1))
+    program = trace(apply, params, sample(1), key)
+    refuse_mixing(program, trace(apply, params, sample(2), key))
+    inputs = _parameters(params, laws(init, key, sample(1)), trainable)
+    inputs += [known_value([x[:, None] for x in sides]), Key()]
+    kernel_dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
+    context = Context(Moments(sides, kernel_dtype))
+    return _kernels(context, walk(context, program, inputs), len(sides) == 1)
 
 
-def _parameters(params, found, trainable) -> list[Value]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
-    collections = isinstance(params, dict) and isinstance(params.get("params"), dict)
-    values = []
-    for (path, leaf), law in zip(leaves, jax.tree.leaves(found, is_leaf=_is_law), strict=True):
-        names = path_names(path)
-        trains = True
-        if collections:
-            trains, names = names[0] == "params", names[1:]
-        trains = trains and (trainable is None or bool(trainable(names)))
-        axes = tuple((Factor(n, "any"),) if n > 1 else () for n in leaf.shape)
-        node: Node = Parameter(path_names(path), (), law.normal, law.variance, float(trains))
-        if law.variance == 0 and not trains:
-            constant = tuple(
-                tuple(f._replace(kind="constant") for f in axis) for axis in axes
-            )
-            values.append(Value(number(law.mean), constant))
-            continue
-        if law.mean:
-            node = Sum((number(law.mean), node))
+def _kernels(context: Context, value: Any, symmetric: bool) -> Kernels:
+    """The moments of the output, over the channels, of which parts may differ in law."""
+    parts = value.parts if isinstance(value, Pieces) else (value,)
+    if value.known:
+        raise ValueError(
+            "The network's output is a number in the limit of infinite width: it does not depend "
+            "on any weights, or averages over channels without random weights after that."
+        )
+    if any(f.kind == "position" for part in parts for f in part.factors):
+        raise ValueError(
+            f"The network's output has shape {value.shape} for one sample, with positions among "
+            "its axes; expected one axis of independent outputs. Flatten or pool before the last "
+            "layer, or pass a function that picks one position."
+        )
+    sizes = context.moments.sizes
+    view = View(0, len(sizes) - 1, paired=False, full=False)
+    total = sum(math.prod(part.shape) for part in parts)
+
+    def average(form):
+        kernel = jnp.zeros((sizes[0], sizes[-1]), context.moments.dtype)
+        for part in parts:
+            moment = form(part.node, part.node, view)
+            if moment is not None:
+                kernel += math.prod(part.shape) / total * moment
+        return (kernel + kernel.T) / 2 if symmetric else kernel
+
+    with reported():
+        return Kernels(average(context.moments.second), average(context.moments.tangent))
+
+
+def _parameters(params: Any, found: Any, trainable: Predicate | None) -> list[Any]:
+    """A value for each array of the parameters: fixed numbers, or independent entries."""
+    selected, _ = partition(params, trainable)
+    # `partition` leaves None in place of what does not train; the structure stays.
+    trains = [leaf is not None for leaf in jax.tree.leaves(selected, is_leaf=lambda x: x is None)]
+    every = jax.tree.leaves(found, is_leaf=lambda x: isinstance(x, Law))
+    values: list[Any] = []
+    for i, (leaf, law, rate) in enumerate(
+        zip(jax.tree.leaves(params), every, trains, strict=True)
+    ):
+        fixed = law.variance == 0 and not rate
+        kind: Any = "constant" if fixed else "any"
+        axes = tuple((Factor(n, kind),) if n > 1 else () for n in leaf.shape)
+        mean = number(law.mean)
+        node: Node = mean
+        if not fixed:
+            parameter = Parameter(("parameter", i), (), law.normal, law.variance, float(rate))
+            node = parameter if law.mean == 0 else Sum((mean, parameter))
         values.append(Value(node, axes))
     return values
-
-
-def _is_law(x):
-    return hasattr(x, "variance")
-
-
-def _walk(program: Program, parameters: list[Value], sides, dtype) -> Kernels:
-    context = Context(Moments(tuple(len(x) for x in sides), dtype))
-    values: dict[Any, Any] = {}
-    inputs = [*parameters, known_value([x[:, None] for x in sides]), _Key()]
-    values.update(zip(program.inputs, inputs, strict=True))
-    for equation in program.equations:
-        operands = [
-            _constant(atom.value) if isinstance(atom, Constant) else values[atom]
-            for atom in equation.inputs
-        ]
-        results = _step(context, equation, operands)
-        for v in results:
-            if isinstance(v, Value) and v.node.origin is None:
-                v.node.origin = equation
-        for v, variable in zip(results, equation.outputs, strict=True):
-            assert not isinstance(v, Value) or v.shape == variable.shape, (equation.name, v, variable.shape)
-        values.update(zip(equation.outputs, results, strict=True))
-    (out,) = program.outputs
-    value = values[out]
-    moments = context.moments
-    view = View(0, len(sides) - 1, paired=False, full=False)
-    n1, n2 = len(sides[0]), len(sides[-1])
-    nngp = moments.second(value.node, value.node, view)
-    ntk = moments.tangent(value.node, value.node, view)
-
-    def whole(k):
-        return jnp.broadcast_to(jnp.zeros((), dtype) if k is None else k, (n1, n2))
-
-    nngp, ntk = whole(nngp), whole(ntk)
-    if len(sides) == 1:
-        nngp, ntk = (nngp + nngp.T) / 2, (ntk + ntk.T) / 2
-    return Kernels(nngp, ntk)
-
-
-def _constant(array) -> Value:
-    shape = np.shape(array)
-    if np.size(array) == 1:
-        with jax.ensure_compile_time_eval():
-            item = np.asarray(array).item()
-        return Value(number(item), tuple(() for _ in shape))
-    return known_value((jnp.asarray(array)[None],))
-
-
-def _step(context: Context, equation: Equation, operands: list[Any]) -> list[Any]:
-    name, params = equation.name, equation.params
-    if any(isinstance(o, _Key) for o in operands):
-        if name == "random_bits":
-            return [_bits(context, params)]
-        return [_Key() for _ in equation.outputs]
-    operands = [_resolved(o, name) for o in operands]
-    rule = RULES.get(name)
-    if all(o.known for o in operands) and name not in STRUCTURAL:
-        return _evaluate(equation, operands)
-    if name in elementwise.ELEMENTWISE:
-        return [elementwise.apply(name, equation.bind, params, operands)]
-    if rule is None:
-        raise Unfollowed(f"the operation {name}")
-    result = rule(context, params, *operands)
-    return result if isinstance(result, list) else [result]
-
-
-def _bits(context, params):
-    key = context.new("bits")
-    axes = tuple((Factor(n, "any"),) if n > 1 else () for n in params["shape"])
-    return Value(Noise(key, (), params["bit_width"]), axes)
-
-
-def _resolved(value: Value, name: str) -> Value:
-    node = value.node
-    if isinstance(node, ChannelSum) and node.vanishes and name not in ("mul", "div", *STRUCTURAL):
-        return value._replace(node=number(0.0, len(node.shape)))
-    return value
-
-
-def _evaluate(equation: Equation, operands: list[Value]) -> list[Value]:
-    """An operation on numbers alone."""
-    if equation.name in elementwise.ELEMENTWISE:
-        from ntkflow.kernels.values import unify
-
-        nodes, axes = unify(operands)
-        return [
-            Value(
-                elementwise.combine(
-                    lambda *arrays: equation.bind(*_cast(arrays, equation), **equation.params), nodes
-                ),
-                axes,
-            )
-        ]
-    arrays = [materialized(o) for o in operands]
-    results = []
-    for side in range(max(map(len, arrays))):
-        own = [a[min(side, len(a) - 1)] for a in arrays]
-        n = max(len(a) for a in own)
-        mapped = [0 if len(a) == n and n > 1 else None for a in own]
-        own = [a if m == 0 else a[0] for a, m in zip(own, mapped)]
-
-        def bind(*xs):
-            out = equation.bind(*xs, **equation.params)
-            return out if isinstance(out, list | tuple) else [out]
-
-        if any(m == 0 for m in mapped):
-            out = jax.vmap(bind, mapped)(*own)
-        else:
-            out = [r[None] for r in bind(*own)]
-        results.append(out)
-    return [known_value(list(arrays)) for arrays in zip(*results)]
-
-
-def _cast(arrays, equation):
-    return arrays

@@ -146,7 +146,7 @@ def _unroll(params, results_outside, inputs, sources, equations) -> list[Atom]:
 
     def append(function, *arguments):
         """Apply a JAX function to atoms, as equations."""
-        avals = [jax.ShapeDtypeStruct(a.shape, _dtype(a)) for a in arguments]
+        avals = [jax.ShapeDtypeStruct(a.shape, atom_dtype(a)) for a in arguments]
         traced = jax.make_jaxpr(function)(*avals)
         return _write_out(traced.jaxpr, traced.consts, list(arguments), sources, equations)
 
@@ -161,7 +161,8 @@ def _unroll(params, results_outside, inputs, sources, equations) -> list[Atom]:
     return [*carry, *ys]
 
 
-def _dtype(atom: Atom) -> Any:
+def atom_dtype(atom: Atom) -> Any:
+    """The dtype of an array of a program."""
     return atom.dtype if isinstance(atom, Variable) else jax.numpy.result_type(atom.value)
 
 
@@ -174,6 +175,16 @@ def _live(equations: list[Equation], outputs: list[Atom]) -> tuple[Equation, ...
             needed.update(atom for atom in equation.inputs if isinstance(atom, Variable))
             kept.append(equation)
     return tuple(reversed(kept))
+
+
+def fingerprint(phi: Callable) -> str:
+    """The computation of an elementwise function as text, the same for the same computation.
+
+    Example:
+      >>> fingerprint(jnp.tanh) == fingerprint(lambda x: jnp.tanh(x))
+      True
+    """
+    return str(jax.make_jaxpr(phi)(jax.ShapeDtypeStruct((), jax.numpy.result_type(float))))
 
 
 _LIBRARIES = tuple(os.path.dirname(package.__file__) + os.sep for package in (jax, flax))

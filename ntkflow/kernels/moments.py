@@ -10,7 +10,7 @@ from jax import Array
 
 from ntkflow.kernels import views
 from ntkflow.kernels.arccos import ratio, safe_sqrt
-from ntkflow.kernels.dual import dual_pair
+from ntkflow.kernels.dual import dual_pair, mean, pair_expectation
 from ntkflow.kernels.fields import (
     Channels,
     ChannelSum,
@@ -33,7 +33,7 @@ from ntkflow.kernels.fields import (
 from ntkflow.kernels.jaxprs import fingerprint
 from ntkflow.kernels.distributions import law_of_bits
 from ntkflow.kernels.probes import proportion, split_probes
-from ntkflow.kernels.quadrature import derivative, normal_mean
+from ntkflow.kernels.quadrature import derivative
 from ntkflow.kernels.views import View, own
 from ntkflow.kernels.windows import slide
 
@@ -46,10 +46,12 @@ class Moments:
     Attributes:
       sizes: the numbers of samples; one number where x2 is x1.
       dtype: of all results.
+      broken: whether the inputs hold NaN, as far as one number tells; see `views.stored`.
     """
 
-    def __init__(self, sizes: tuple[int, ...], dtype: Any):
-        self.sizes, self.dtype = sizes, dtype
+    def __init__(self, sides: tuple[Array, ...], dtype: Any):
+        self.sizes, self.dtype = tuple(map(len, sides)), dtype
+        self.broken = jnp.isnan(sides[0].reshape(-1)[0].astype(dtype))
         self._memo: dict[Hashable, Any] = {}
         self._alive: list[Any] = []  # what is told apart by identity must not be reused
 
@@ -105,7 +107,7 @@ class Moments:
                 value = law_of_bits(node.phi, noise.bit_width).mean
                 return self._constant(value, own(side), node, node)
             case Function():
-                return normal_mean(node.phi, safe_sqrt(self.variance(node.base, side)))
+                return self._built(mean, node.phi)(self.variance(node.base, side))
             case Product(independent=True):
                 return views.product(self.mean(f, side) for f in node.factors)
             case Product(factors=(a, b)):
@@ -187,7 +189,7 @@ class Moments:
             if alike and a.map.aligned:
                 pairs = zip(a.nodes, b.nodes, strict=True)
                 return self._map(a, [form(p, q, view) for p, q in pairs], view, view.left)
-            return views.diagonal(view, form(a, b, view._replace(full=True)), a.shape)
+            return views.diagonal(view, form(a, b, view._replace(full=True)), a.shape, b.shape)
         if isinstance(a, Mapped):
             rank = len(b.shape)
             arrays = [views.swap(view, form(p, b, view), len(p.shape), rank) for p in a.nodes]
@@ -236,9 +238,9 @@ class Moments:
                 passed = views.scaled(variance, self._contracted(form, leaf, view))
                 if not tangent:
                     return passed
-                return views.total(
-                    [passed, views.scaled(rate, self._contracted(self.second, leaf, view))]
-                )
+                added = views.scaled(rate, self._contracted(self.second, leaf, view))
+                whole = views.total([passed, added])
+                return whole if passed is None or view.paired else views.stored(self.broken, whole)[0]
         raise TypeError(type(leaf))
 
     def _contracted(self, form: Form, leaf: Contraction, view: View) -> Array | None:
@@ -283,13 +285,17 @@ class Moments:
         return self._once(self._expectations, a, b, view)
 
     def _covariances(self, base1: Node, base2: Node, view: View) -> tuple[Array, Array, Array]:
+        if base1 is base2 and view == own(view.left):
+            q = self.variance(base1, view.left)
+            return q, q, q
         ranks = len(base1.shape), len(base2.shape)
         q1 = views.left(view, self.variance(base1, view.left), ranks[1])
         q2 = views.right(view, self.variance(base2, view.right), ranks[0])
         c = self.second(base1, base2, view)
         c = self._constant(0.0, view, base1, base2) if c is None else c
         if base1 is base2 and view.left == view.right and len(self.sizes) == 1:
-            c = views.exact_diagonal(view, c, q1, ranks[0])
+            # As kernels form √q₁ √q₂: the compiler may round q₁ here and there differently.
+            c = views.exact_diagonal(view, c, safe_sqrt(q1) * safe_sqrt(q2), ranks[0])
         return q1, c, q2
 
     def _expectations(self, a: Node, b: Node, view: View) -> tuple[Array, Array]:
@@ -299,16 +305,28 @@ class Moments:
             raise Unfollowed("a function of noise, together with a field", a.origin or b.origin)
         covariances = self._covariances(base1, base2, view)
         if phi is psi:
-            return self.pair(phi)(*covariances)
+            pair = self._built(dual_pair, phi)(*covariances)
+            return views.stored(self.broken, *pair)
         slopes = derivative(phi), derivative(psi)
-        return expectation(phi, psi)(*covariances), expectation(*slopes)(*covariances)
+        value, slope = self._expectation(phi, psi), self._built(pair_expectation, *slopes)
+        return value(*covariances), slope(*covariances)
 
-    def pair(self, phi: Phi) -> Callable:
-        """E[φφ] and E[φ'φ'], recognised once for each function that a network has."""
-        mark = fingerprint(phi)
+    def _built(self, rule: Callable, *phis: Phi) -> Callable:
+        """A rule for functions, built once for all layers that have the same."""
+        mark = (rule.__name__, *map(fingerprint, phis))
         if mark not in self._memo:
-            self._memo[mark] = dual_pair(phi)
+            self._memo[mark] = rule(*phis)
         return self._memo[mark]
+
+    def _expectation(self, phi: Phi, psi: Phi) -> Callable[[Array, Array, Array], Array]:
+        """E[φ(u) ψ(v)] for two functions."""
+        if phi is identity:  # E[u | v] = v c / q₂
+            average = self._built(mean, lambda z: z * psi(z))
+            return lambda q1, c, q2: ratio(c, q2) * average(q2)
+        if psi is identity:
+            average = self._built(mean, lambda z: z * phi(z))
+            return lambda q1, c, q2: ratio(c, q1) * average(q1)
+        return self._built(pair_expectation, phi, psi)
 
     def _function_tangent(self, a: Node, b: Node, view: View) -> Array | None:
         """E[φ'(u) ψ'(v) ∂u ∂v']: ∂u is a number in the limit, but for trained scales."""
@@ -330,9 +348,9 @@ class Moments:
                     covariances = self._covariances(base1, base2, view)
                     alike = phi is psi
                     moment = (
-                        self.pair(first)(*covariances)[0]
+                        self._built(dual_pair, first)(*covariances)[0]
                         if alike
-                        else expectation(first, other)(*covariances)
+                        else self._expectation(first, other)(*covariances)
                     )
                 elif _apart(plain1, probe1) and _apart(plain2, probe2):
                     own1 = own2 = []
@@ -386,16 +404,6 @@ def identity(x: Array) -> Array:
 def as_function(node: Node) -> tuple[Phi, Node]:
     """A node as a function of a base; a Gaussian node is the identity of itself."""
     return (node.phi, node.base) if isinstance(node, Function) else (identity, node)
-
-
-def expectation(phi: Phi, psi: Phi) -> Callable[[Array, Array, Array], Array]:
-    """E[φ(u) ψ(v)] for two functions."""
-    if phi is identity:
-        # E[u | v] = v c / q₂
-        return lambda q1, c, q2: ratio(c, q2) * normal_mean(lambda z: z * psi(z), safe_sqrt(q2))
-    if psi is identity:
-        return lambda q1, c, q2: ratio(c, q1) * normal_mean(lambda z: z * phi(z), safe_sqrt(q1))
-    return pair_expectation(phi, psi)
 
 
 def _matched(a: Node, b: Node) -> list[tuple[Node | None, Node | None]]:

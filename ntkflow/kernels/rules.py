@@ -299,6 +299,8 @@ def reduce_sum(context: Context, params: Params, x: Value) -> Value:
     constant = math.prod(f.size for f in reduced if f.kind == "constant")
     rest: list[Axis] = [axis for i, axis in enumerate(x.axes) if i not in axes]
     _, summed = _with_positions(x, axes)
+    if summed:
+        node = sum_positions(node, summed)
     if channels > 1:
         if node.centered:
             node = ChannelSum(context.new("sum over channels"), node, channels, 1.0)
@@ -308,8 +310,6 @@ def reduce_sum(context: Context, params: Params, x: Value) -> Value:
                 tuple(f._replace(kind="constant") if f.kind == "channel" else f for f in axis)
                 for axis in rest
             ]
-    if summed:
-        node = sum_positions(node, summed)
     if constant > 1:
         node = elementwise.scale(node, number(float(constant), len(node.shape)))
     return Value(node, tuple(rest))
@@ -579,39 +579,76 @@ def _explicit_kinds(value: Value, axis: int) -> list[str]:
 
 
 def gather(context: Context, params: Params, x: Value, indices: Value) -> Value:
-    """Rows of a table of weights at known indices; or known positions of a field."""
+    """Rows of a table of weights at known indices; positions of a field at fixed ones."""
+    if not indices.known:
+        raise Unfollowed("an indexing by what is random")
+    if weight_of(x) is None:
+        return _select_positions(params, x, indices)
     numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
-    weight = weight_of(x)
-    rows = (
-        indices.known
-        and numbers.collapsed_slice_dims == (0,)
-        and numbers.start_index_map == (0,)
-        and not numbers.operand_batching_dims
-        and tuple(sizes[1:]) == x.shape[1:]
-    )
-    if not rows:
-        raise Unfollowed("an indexing other than rows at known indices")
-    if weight is None:
-        raise Unfollowed("rows of a field at known indices")
-    parameter, factor = weight
+    if (
+        numbers.collapsed_slice_dims != (0,)
+        or numbers.start_index_map != (0,)
+        or numbers.operand_batching_dims
+        or tuple(sizes[1:]) != x.shape[1:]
+    ):
+        raise Unfollowed("an indexing of weights other than rows at known indices")
+    parameter, factor = weight_of(x)
     context.take(parameter)
     index = squeeze(indices, [len(indices.axes) - 1])
-    assert isinstance(index.node, Known)
-    field = Lookup(
-        parameter.key,
-        index.node,
-        parameter.gaussian,
-        parameter.variance * factor**2,
-        parameter.rate * factor**2,
-    )
-    table = [tuple(f._replace(kind="channel") for f in axis) for axis in x.axes[1:]]
-    batch = iter(index.axes)
-    axes = []
-    rank = len(index.axes) + len(table)
-    rest = iter(table)
-    for i in range(rank):
-        axes.append(next(rest) if i in numbers.offset_dims else next(batch))
-    return Value(field, tuple(axes))
+    explicit = known_value(materialized(index))
+    assert isinstance(explicit.node, Known)
+    variance, rate = parameter.variance * factor**2, parameter.rate * factor**2
+    field = Lookup(parameter.key, explicit.node, parameter.gaussian, variance, rate)
+    rows = iter(tuple(f._replace(kind="channel") for f in axis) for axis in x.axes[1:])
+    batch = iter(explicit.axes)
+    rank = len(explicit.axes) + len(x.axes) - 1
+    offsets = numbers.offset_dims
+    return Value(field, tuple(next(rows) if i in offsets else next(batch) for i in range(rank)))
+
+
+def _select_positions(params: Params, x: Value, indices: Value) -> Value:
+    """Which position each result is, found by indexing the positions' own numbers."""
+    numbers, sizes = params["dimension_numbers"], list(params["slice_sizes"])
+    fixed = materialized(indices)
+    if len(fixed) > 1 or len(fixed[0]) > 1:
+        raise Unfollowed("positions that differ by sample")
+    whole = [i for i, axis in enumerate(x.axes) if {f.kind for f in axis} - {"position"}]
+    moved = (*numbers.collapsed_slice_dims, *numbers.start_index_map)
+    if any(i in moved or sizes[i] != x.shape[i] for i in whole):
+        raise Unfollowed("an indexing of channels")
+    node, _ = _explicit(x, [i for i in range(len(x.axes)) if i not in whole])
+    for i in whole:
+        sizes[i] = 1
+    numbered = np.arange(math.prod(node.shape)).reshape(node.shape)
+    slim = [1 if i in whole else n for i, n in enumerate(node.shape)]
+    if list(node.shape) != slim:
+        raise Unfollowed("an indexing of axes of channels and positions")
+    with jax.ensure_compile_time_eval():
+        where = np.asarray(
+            jax.lax.gather(
+                jnp.asarray(numbered),
+                jnp.asarray(fixed[0][0]),
+                numbers,
+                sizes,
+                mode=params["mode"],
+                fill_value=-1,
+            )
+        )
+    if (where < 0).any():
+        raise Unfollowed("an indexing out of bounds")
+    kept = [i for i in range(len(x.axes)) if i not in numbers.collapsed_slice_dims]
+    axes: list[Axis] = [((Factor(n, "position"),) if n > 1 else ()) for n in where.shape]
+    for i in whole:
+        axes[numbers.offset_dims[kept.index(i)]] = x.axes[i]
+    rank, shape = len(node.shape), where.shape
+
+    def function(v):
+        batch = v.shape[: v.ndim - rank]
+        taken = v.reshape(*batch, -1)[..., where.ravel()]
+        return taken.reshape(*batch, *shape)
+
+    result = position_map(function, node, shape, aligned=True, relabels=True)
+    return Value(reshape_positions(result, positions(axes)), tuple(axes))
 
 
 RULES: dict[str, Callable[..., Any]] = {

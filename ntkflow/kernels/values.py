@@ -31,6 +31,7 @@ from ntkflow.kernels.fields import (
     Scale,
     Sum,
     Unfollowed,
+    number,
 )
 
 Kind = Literal["position", "channel", "any", "constant"]
@@ -81,8 +82,8 @@ def relabel(node: Node, function, shape: tuple[int, ...]) -> Node:
     if node.shape == shape and function is None:
         return node
     if isinstance(node, Known):
-        values = tuple(function(v) for v in node.values)
-        return Known(values, node.scalar)
+        whole = (jnp.broadcast_to(v, (len(v), *node.shape)) for v in node.values)
+        return Known(tuple(function(v) for v in whole), node.scalar)
     return Mapped(PositionMap(function, (node.shape,), shape, aligned=True, relabels=True), (node,))
 
 
@@ -163,6 +164,26 @@ def materialized(value: Value) -> list[Any]:
     return arrays
 
 
+def simplified(value: Value) -> Value:
+    """One number for all entries, where a value turned out to be that."""
+    if not isinstance(value.node, Known) or value.node.scalar is None:
+        return value
+    axes = tuple(tuple(f._replace(kind="constant") for f in axis) for axis in value.axes)
+    return Value(number(value.node.scalar), axes)
+
+
+def settle(value: Value, kinds: Sequence[Kind]) -> Value:
+    """A value whose undecided axes are channels or positions, as `kinds` says for each."""
+    if not any(f.kind == "any" for f in value.factors):
+        return value
+    axes = tuple(
+        tuple(f._replace(kind=kind) if f.kind == "any" else f for f in axis)
+        for axis, kind in zip(value.axes, kinds, strict=True)
+    )
+    shape = positions(axes)
+    return Value(place(value.node, shape) if shape else value.node, axes)
+
+
 def unify(values: Sequence[Value]) -> tuple[list[Node], tuple[Axis, ...]]:
     """Bring values of one shape to common axes, and their nodes to the positions of these.
 
@@ -170,7 +191,7 @@ def unify(values: Sequence[Value]) -> tuple[list[Node], tuple[Axis, ...]]:
       The nodes, with size 1 at positions along which they are constant, and the axes.
     """
     rank = max(len(v.axes) for v in values)
-    shape = next(v.shape for v in values if len(v.axes) == rank)
+    shape = tuple(map(max, zip(*(v.shape for v in values if len(v.axes) == rank), strict=True)))
     values = [
         broadcast(v, shape, range(len(v.axes))) if len(v.axes) == rank else broadcast(v, shape, ())
         for v in values

@@ -94,14 +94,26 @@ def swap(view: View, array: Array | None, first: int, second: int) -> Array | No
     return array.transpose(order)
 
 
-def diagonal(view: View, array: Array | None, shape: tuple[int, ...]) -> Array | None:
-    """Equal positions of all pairs of positions, both of one `shape`."""
+def diagonal(
+    view: View, array: Array | None, first: tuple[int, ...], second: tuple[int, ...]
+) -> Array | None:
+    """Equal positions of all pairs of positions of shapes `first` and `second`.
+
+    Where one of the two has size 1, its position is any: the other's is kept.
+    """
     if array is None:
         return None
-    samples, rank, size = array.shape[: view.samples], len(shape), math.prod(shape)
-    array = jnp.broadcast_to(array, (*samples, *shape, *shape)).reshape(*samples, size, size)
-    assert array.ndim == view.samples + 2
-    return jnp.diagonal(array, axis1=-2, axis2=-1).reshape(*samples, *shape[:rank])
+    s, rank = view.samples, len(first)
+    array = jnp.broadcast_to(array, (*array.shape[:s], *first, *second))
+    for k, (n, m) in enumerate(zip(first, second, strict=True)):
+        left, right = s + k, s + rank  # axes taken before have left their places on the right
+        if n > 1 and m > 1:
+            diagonal = jnp.diagonal(array, axis1=left, axis2=right)
+        else:
+            one, other = (left, right) if n == 1 else (right, left)
+            diagonal = jnp.moveaxis(jnp.squeeze(array, one), other - (one < other), -1)
+        array = jnp.moveaxis(diagonal, -1, left)
+    return array
 
 
 def equal_positions(view: View, shape: tuple[int, ...], dtype) -> Array:
@@ -124,7 +136,7 @@ def exact_diagonal(view: View, array: Array, variance: Array, rank: int) -> Arra
     """Put variances where a sample and position meet themselves: computed by another product,
     covariances differ from them by rounding, and √(1 − ρ²) turns that into √rounding.
 
-    `variance` has the axes of `left`.
+    `variance` has the axes of the view, on the diagonal at least.
     """
     pairs = [] if view.paired else [(0, 1)]
     if view.full:
@@ -142,3 +154,18 @@ def exact_diagonal(view: View, array: Array, variance: Array, rank: int) -> Arra
         ],
     )
     return jnp.where(equal, variance, array)
+
+
+def stored(broken: Array, *arrays: Array) -> tuple[Array, ...]:
+    """The arrays, computed once, at this point of the program.
+
+    XLA would fuse a layer into all that reads it, and compute it anew for each: three layers of
+    1000 × 1000 take three times as long, six layers nine times, and compiling takes as much more
+    (benchmarks/neural_tangents.py). Nothing is fused across a branch.
+
+    Args:
+      broken: a boolean that is false for valid inputs, which XLA cannot know; where it is true the
+        results are NaN.
+      arrays: what is computed here.
+    """
+    return jax.lax.cond(broken, lambda *xs: tuple(x * jnp.nan for x in xs), lambda *xs: xs, *arrays)

@@ -1,0 +1,168 @@
+"""The walk over a traced network, one operation after another, with fields in place of arrays."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ntkflow.kernels import elementwise
+from ntkflow.kernels.fields import ChannelSum, Noise, Unfollowed, number
+from ntkflow.kernels.jaxprs import Constant, Equation, Program, atom_dtype, location
+from ntkflow.kernels.pieces import (
+    Pieces,
+    concatenated,
+    is_concatenation_of_channels,
+    step as step_in_pieces,
+)
+from ntkflow.kernels.rules import RULES, STRUCTURAL, Context
+from ntkflow.kernels.values import Factor, Value, known_value, materialized, simplified, unify
+
+
+class Key:
+    """A PRNG key, of which only what is drawn from it matters."""
+
+
+def walk(context: Context, program: Program, inputs: Sequence[Any]) -> Value | Pieces:
+    """Follow a program from the values of its inputs to that of its one output."""
+    values: dict[Any, Any] = dict(zip(program.inputs, inputs, strict=True))
+
+    def read(atom):
+        return _constant(atom.value) if isinstance(atom, Constant) else values[atom]
+
+    for equation in program.equations:
+        with reported(equation):
+            results = step(context, equation, [read(atom) for atom in equation.inputs])
+        for result, variable in zip(results, equation.outputs, strict=True):
+            if isinstance(result, Value):
+                assert result.shape == variable.shape, (equation.name, result, variable.shape)
+                result.node.origin = result.node.origin or equation
+        values.update(zip(equation.outputs, results, strict=True))
+    (output,) = program.outputs
+    return _resolved(read(output))
+
+
+@contextmanager
+def reported(equation: Equation | None = None) -> Iterator[None]:
+    """Say in words what could not be followed, and where in the user's code it stands."""
+    try:
+        yield
+    except Unfollowed as error:
+        at = error.origin or equation
+        where = f" ({at.name} at {location(at)})" if at is not None else ""
+        raise ValueError(
+            f"infinite_width cannot follow {error}{where}. For such a network use "
+            "ntkflow.monte_carlo_kernel, an average over initializations at finite width."
+        ) from error
+
+
+def step(context: Context, equation: Equation, operands: list[Any]) -> list[Any]:
+    """The results of one operation."""
+    name, params = equation.name, equation.params
+    if any(isinstance(o, Key) for o in operands):
+        if name == "random_bits":
+            axes = tuple((Factor(n, "any"),) if n > 1 else () for n in params["shape"])
+            return [Value(Noise(context.new("bits"), (), params["bit_width"]), axes)]
+        return [Key() for _ in equation.outputs]
+    if name not in ("mul", "div", *STRUCTURAL):
+        operands = [_resolved(o) for o in operands]
+    if is_concatenation_of_channels(equation, operands):
+        return [concatenated(operands, params["dimension"])]
+    if any(isinstance(o, Pieces) for o in operands):
+        return step_in_pieces(context, equation, operands, step)
+    if all(o.known for o in operands) and name not in STRUCTURAL:
+        results = _evaluate(context, equation, operands)
+    elif name in elementwise.ELEMENTWISE:
+        results = [elementwise.apply(name, equation.bind, params, operands)]
+    elif name in RULES:
+        result = RULES[name](context, params, *operands)
+        results = result if isinstance(result, list) else [result]
+    else:
+        raise Unfollowed(f"the operation {name} on random fields")
+    return [simplified(result) for result in results]
+
+
+def _constant(array: Any) -> Value:
+    with jax.ensure_compile_time_eval():
+        if np.size(array) == 1:
+            return Value(number(np.asarray(array).item()), tuple(() for _ in np.shape(array)))
+        return known_value((jnp.asarray(array)[None],))
+
+
+def _resolved(value: Any) -> Any:
+    """A sum over channels once its scale is known: zero if it turned out to be a mean."""
+    if isinstance(value, Value) and isinstance(value.node, ChannelSum) and value.node.vanishes:
+        return simplified(value._replace(node=number(0.0)))
+    return value
+
+
+def _evaluate(context: Context, equation: Equation, operands: list[Value]) -> list[Value]:
+    """An operation on numbers alone."""
+
+    def dtype(atom):
+        """Floating-point numbers are computed in the kernel's precision, not the network's."""
+        own = atom_dtype(atom)
+        return context.moments.dtype if _is_floating(own) else own
+
+    def bind(*arrays):
+        typed = [a.astype(dtype(atom)) for a, atom in zip(arrays, equation.inputs, strict=True)]
+        results = equation.bind(*typed, **equation.params)
+        return results if isinstance(results, list | tuple) else [results]
+
+    # Indices and masks that do not depend on the samples stay concrete.
+    with jax.ensure_compile_time_eval():
+        if equation.name in elementwise.ELEMENTWISE:
+            nodes, axes = unify(operands)
+            types = (atom_dtype(equation.inputs[0]), equation.outputs[0].dtype)
+            if equation.name == "convert_element_type" and all(map(_is_floating, types)):
+                return [Value(nodes[0], axes)]
+            return [Value(elementwise.combine(lambda *arrays: bind(*arrays)[0], nodes), axes)]
+        arrays = [materialized(o) for o in operands]
+        sides = []
+        for side in range(max(map(len, arrays), default=1)):
+            own = [a[min(side, len(a) - 1)] for a in arrays]
+            n = max(map(len, own), default=1)
+            if n == 1:
+                sides.append([result[None] for result in bind(*(a[0] for a in own))])
+            else:
+                whole = [jnp.broadcast_to(a, (n, *a.shape[1:])) for a in own]
+                sides.append(jax.vmap(bind)(*whole))
+        return [known_value(list(results)) for results in zip(*sides, strict=True)]
+
+
+def _is_floating(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.floating)
+
+
+def refuse_mixing(one: Program, two: Program) -> None:
+    """Refuse a network that sums over samples, by its traces on one sample and on two.
+
+    Whatever is summed, sorted or accumulated has the same length in both if samples stay apart.
+    """
+    if len(one.equations) != len(two.equations):
+        return  # its code depends on the number of samples: nothing to compare
+    for single, double in zip(one.equations, two.equations, strict=True):
+        if _length(single) != _length(double):
+            raise ValueError(
+                f"The network mixes samples: {double.name} at {location(double)} runs over the "
+                "batch, as batch normalization in training mode does. Kernels of samples need "
+                "frozen statistics (use_running_average=True), or another normalization."
+            )
+
+
+def _length(equation: Equation) -> int:
+    """How many entries each result is made of, where an operation runs along axes."""
+    params, shape = equation.params, equation.inputs[0].shape if equation.inputs else ()
+    if equation.name == "dot_general":
+        axes = params["dimension_numbers"][0][0]
+    elif equation.name.startswith("reduce_") and "axes" in params:
+        axes = params["axes"]
+    elif equation.name.startswith("cum"):
+        axes = (params["axis"],)
+    elif equation.name in ("sort", "argsort"):
+        axes = (params["dimension"],)
+    else:
+        axes = ()
+    return int(np.prod([shape[i] for i in axes]))
