@@ -1,5 +1,6 @@
 """What elementwise operations make of fields: one function of one field, sums, and products."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from ntkflow.kernels.fields import (
-    Channels,
     ChannelSum,
     Function,
     Known,
@@ -23,24 +23,44 @@ from ntkflow.kernels.fields import (
     Unfollowed,
     number,
 )
-from ntkflow.kernels.values import Value, reshape_positions, unify
+from ntkflow.kernels.values import Axis, Value, unify
 
 # Primitives that act entry by entry, whatever they compute.
 ELEMENTWISE = frozenset(
-    """
-    abs acos acosh add and asin asinh atan atan2 atanh cbrt ceil clamp copy cos cosh digamma div eq
-    erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le lgamma log log1p logistic
-    lt max min mul ne neg nextafter not or pow reduce_precision rem round rsqrt select_n
-    shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square sub tan tanh
-    xor convert_element_type bitcast_convert_type
-    """.split()
+    [
+        *("abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2"),
+        *("atanh", "bitcast_convert_type", "cbrt", "ceil", "clamp", "convert_element_type", "copy"),
+        *("cos", "cosh", "digamma", "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1"),
+        *("floor", "ge", "gt", "integer_pow", "is_finite", "le", "lgamma", "log", "log1p"),
+        *("logistic", "lt", "max", "min", "mul", "ne", "neg", "nextafter", "not", "or"),
+        *("polynomial", "pow", "reduce_precision", "rem", "round", "rsqrt", "select_n"),
+        *("shift_left", "shift_right_arithmetic", "shift_right_logical", "sign", "sin", "sinh"),
+        *("sqrt", "square", "sub", "tan", "tanh", "xor"),
+    ]
 )
 
 
 def apply(name: str, bind: Callable, params: dict[str, Any], values: Sequence[Value]) -> Value:
     """One elementwise operation on values, some of which are random."""
     nodes, axes = unify(values)
+    for value in values:
+        _refuse_shared(value, axes)
     return Value(_apply(name, lambda *arrays: bind(*arrays, **params), params, nodes), axes)
+
+
+def _refuse_shared(value: Value, axes: Sequence[Axis]) -> None:
+    """Refuse parameters that many channels share: what they add to the NTK has no limit."""
+    leaves = value.node.leaves
+    if not leaves or not all(key[0] == "parameter" for key in leaves):
+        return
+    own = [*[()] * (len(axes) - len(value.axes)), *value.axes]
+    for mine, common in zip(own, axes, strict=True):
+        channels = math.prod(f.size for f in common if f.kind == "channel")
+        if channels > math.prod(f.size for f in mine if f.kind in ("any", "channel")):
+            raise Unfollowed(
+                "a parameter that all channels share, such as a trained scalar: what it adds to "
+                "the NTK stays random at any width"
+            )
 
 
 def _apply(name: str, operation: Callable, params: dict[str, Any], nodes: list[Node]) -> Node:
@@ -157,7 +177,7 @@ def known_part(node: Node) -> Known:
             return combine(node.phi, [known_part(node.base)])
         case Mapped(known=None):
             parts = [known_part(inner) for inner in node.nodes]
-            if node.map.relabels and len({part.scalar for part in parts} - {None}) == 1:
+            if node.map.relabels and len(parts) == 1 and parts[0].scalar is not None:
                 return number(parts[0].scalar, rank)
             values = []
             for side in range(max(len(part.values) for part in parts)):
@@ -212,18 +232,16 @@ def _same_base(nodes: Sequence[Node]) -> bool:
     bases = [
         base_of(node) for node in nodes if not (isinstance(node, Known) and node.scalar is not None)
     ]
-    if any(base is None for base in bases):
-        return False
-    roots = [_root(base)[0] for base in bases]
-    return all(root is roots[0] for root in roots)
+    roots = [None if base is None else _root(base)[0] for base in bases]
+    return roots[0] is not None and all(root is roots[0] for root in roots)
 
 
 def _root(base: Node) -> tuple[Node, float]:
     """A base without the numbers that it is multiplied with, and these."""
-    factor = 1.0
-    while isinstance(base, Scale) and base.known.scalar is not None:
-        base, factor = base.node, factor * base.known.scalar
-    return base, factor
+    node, factor = base, 1.0
+    while isinstance(node, Scale) and node.known.scalar is not None:
+        factor, node = factor * node.known.scalar, node.node
+    return node, factor
 
 
 def compose(operation: Callable, nodes: Sequence[Node]) -> Node:
@@ -254,6 +272,7 @@ def compose(operation: Callable, nodes: Sequence[Node]) -> Node:
 def _as_function_of(node: Node, factor: float) -> Phi | float:
     """A node as a function of its root times `factor`."""
     if isinstance(node, Known):
+        assert node.scalar is not None
         return node.scalar
     inner = node.phi if isinstance(node, Function) else _itself
     base = base_of(node)

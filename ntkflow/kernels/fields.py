@@ -13,7 +13,7 @@ covariances between all positions in front of a pooling, those of equal position
 """
 
 import copy
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax import Array
 
 Phi = Callable[[Array], Array]
+Key = tuple[str, Any, int, int]
 
 
 class Unfollowed(Exception):
@@ -44,7 +45,7 @@ class Node:
     """
 
     shape: tuple[int, ...] = ()
-    leaves: frozenset[Hashable] = frozenset()
+    leaves: frozenset[Key] = frozenset()
     gaussian = False
     centered = False
     certain = False
@@ -63,7 +64,7 @@ class Known(Node):
 
     def __init__(self, values: tuple[Array, ...], scalar: float | None = None):
         self.values, self.scalar = values, scalar
-        self.shape = tuple(max(sizes) for sizes in zip(*(v.shape[1:] for v in values)))
+        self.shape = _broadcast(v.shape[1:] for v in values)
         self.centered = scalar == 0
 
     def of(self, side: int) -> Array:
@@ -77,11 +78,11 @@ class Channels(Node):
     Moments are averages over the channels.
     """
 
-    leaves: frozenset[Hashable] = frozenset(["channels"])
+    leaves: frozenset[Key] = frozenset([("channels", 0, 0, 1)])
 
     def __init__(self, values: tuple[Array, ...]):
         self.values = values
-        self.shape = tuple(max(s) for s in zip(*(v.shape[1:-1] for v in values)))
+        self.shape = _broadcast(v.shape[1:-1] for v in values)
 
     def of(self, side: int) -> Array:
         """The numbers of one data set."""
@@ -89,15 +90,20 @@ class Channels(Node):
 
 
 class Leaf(Node):
-    """A random array of its own: `key` tells it from all others, also after slicing channels."""
+    """A random array of its own.
+
+    Attributes:
+      key: tells it from all others: its kind, its number among them, and of which channels of that
+        array it consists, the first and the step to the next.
+    """
 
     centered = True
 
-    def __init__(self, key: Hashable, shape: tuple[int, ...], gaussian: bool):
+    def __init__(self, key: Key, shape: tuple[int, ...], gaussian: bool):
         self.key, self.shape, self.gaussian = key, shape, gaussian
         self.leaves = frozenset([key])
 
-    def renamed(self, key: Hashable) -> "Leaf":
+    def renamed(self, key: Key) -> "Leaf":
         """An independent copy: other channels of the same array."""
         other = copy.copy(self)
         other.key, other.leaves = key, frozenset([key])
@@ -251,6 +257,10 @@ class Probe(Node):
         self.node, self.parameter = node, parameter
         self.shape = _broadcast([node.shape, parameter.shape])
         self.leaves = node.leaves | parameter.leaves
+
+    def apart_from(self, node: Node) -> bool:
+        """Whether the scaled node does not depend on another."""
+        return self.node.leaves.isdisjoint(node.leaves)
 
 
 def _broadcast(shapes: Any) -> tuple[int, ...]:

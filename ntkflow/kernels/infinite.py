@@ -11,16 +11,16 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from ntkflow import checks
+from ntkflow.kernels.context import Context
 from ntkflow.kernels.fields import Node, Parameter, Sum, number
 from ntkflow.kernels.jaxprs import trace
 from ntkflow.kernels.laws import Law, laws
 from ntkflow.kernels.moments import Moments
 from ntkflow.kernels.pieces import Pieces
 from ntkflow.kernels.recursion import Kernels
-from ntkflow.kernels.rules import Context
 from ntkflow.kernels.values import Factor, Value, known_value
 from ntkflow.kernels.views import View
-from ntkflow.kernels.walk import Key, refuse_mixing, reported, walk
+from ntkflow.kernels.walk import Key, refuse_mixing, refuse_own_derivatives, reported, walk
 from ntkflow.parameters import Predicate, partition
 
 Limit = Callable[..., Kernels]
@@ -149,6 +149,7 @@ def _limit(init, apply, trainable, sides) -> Kernels:
 
     params = jax.eval_shape(init, key, sample(1))
     program = trace(apply, params, sample(1), key)
+    refuse_own_derivatives(program)
     refuse_mixing(program, trace(apply, params, sample(2), key))
     inputs = _parameters(params, laws(init, key, sample(1)), trainable)
     inputs += [known_value([x[:, None] for x in sides]), Key()]
@@ -194,16 +195,14 @@ def _parameters(params: Any, found: Any, trainable: Predicate | None) -> list[An
     trains = [leaf is not None for leaf in jax.tree.leaves(selected, is_leaf=lambda x: x is None)]
     every = jax.tree.leaves(found, is_leaf=lambda x: isinstance(x, Law))
     values: list[Any] = []
-    for i, (leaf, law, rate) in enumerate(
-        zip(jax.tree.leaves(params), every, trains, strict=True)
-    ):
+    for i, (leaf, law, rate) in enumerate(zip(jax.tree.leaves(params), every, trains, strict=True)):
         fixed = law.variance == 0 and not rate
         kind: Any = "constant" if fixed else "any"
         axes = tuple((Factor(n, kind),) if n > 1 else () for n in leaf.shape)
         mean = number(law.mean)
         node: Node = mean
         if not fixed:
-            parameter = Parameter(("parameter", i), (), law.normal, law.variance, float(rate))
+            parameter = Parameter(("parameter", i, 0, 1), (), law.normal, law.variance, float(rate))
             node = parameter if law.mean == 0 else Sum((mean, parameter))
         values.append(Value(node, axes))
     return values

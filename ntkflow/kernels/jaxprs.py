@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import flax
 import jax
-from jax.extend.core import Literal
+from jax.extend.core import Literal, jaxpr_as_fun
 
 
 class Variable:
@@ -55,11 +55,31 @@ class Equation(NamedTuple):
 
 
 class Program(NamedTuple):
-    """A traced function: every equation stands after those whose results it reads."""
+    """A traced function: every equation stands after those whose results it reads.
+
+    `custom` holds the user's calls with derivative rules of their own (`jax.custom_jvp`,
+    `jax.custom_vjp`), which the equations write out without these rules.
+    """
 
     inputs: tuple[Variable, ...]
     equations: tuple[Equation, ...]
     outputs: tuple[Atom, ...]
+    custom: tuple["CustomCall", ...]
+
+
+class CustomCall(NamedTuple):
+    """A function with its own derivative rule, and the same one written out.
+
+    Attributes:
+      custom, plain: the two, from arrays to a list of arrays.
+      inputs: shapes and dtypes of the arrays.
+      definition: the function's name and where it is written.
+    """
+
+    custom: Callable[..., Any]
+    plain: Callable[..., Any]
+    inputs: tuple[Any, ...]
+    definition: str
 
 
 def trace(function: Callable, *arguments: Any) -> Program:
@@ -82,9 +102,11 @@ def trace(function: Callable, *arguments: Any) -> Program:
     """
     closed = jax.make_jaxpr(function)(*arguments)
     inputs = tuple(Variable(v.aval) for v in closed.jaxpr.invars)
-    equations: list[Equation] = []
+    equations: list[Any] = []
     outputs = _write_out(closed.jaxpr, closed.consts, list(inputs), (), equations)
-    return Program(inputs, _live(equations, outputs), tuple(outputs))
+    custom = tuple(e for e in equations if isinstance(e, CustomCall))
+    equations = [e for e in equations if isinstance(e, Equation)]
+    return Program(inputs, _live(equations, outputs), tuple(outputs), custom)
 
 
 def _write_out(jaxpr, constants, arguments, sources, equations) -> list[Atom]:
@@ -102,7 +124,9 @@ def _write_out(jaxpr, constants, arguments, sources, equations) -> list[Atom]:
         inner = next((equation.params[key] for key in _INNER if key in equation.params), None)
         if name in _CALLS and inner is not None:
             body, constants = getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
-            outputs = _write_out(body, constants, inputs, here, equations)
+            if name.startswith("custom") and not _is_from_library(body):
+                equations.append(_custom_call(equation, inner))
+            outputs: list[Any] = _write_out(body, constants, inputs, here, equations)
         elif name == "scan":
             outputs = _unroll(equation.params, equation.outvars, inputs, here, equations)
         else:
@@ -126,6 +150,22 @@ _CALLS = (
     *("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"),
 )
 _INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+
+
+def _custom_call(equation, inner) -> CustomCall:
+    primitive, params = equation.primitive, equation.params
+    return CustomCall(
+        lambda *xs: primitive.bind(*xs, **primitive.get_bind_params(params)),
+        jaxpr_as_fun(inner),
+        tuple(jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in equation.invars),
+        getattr(inner, "jaxpr", inner).debug_info.func_src_info or "a function",
+    )
+
+
+def _is_from_library(jaxpr) -> bool:
+    """Whether the function was written in JAX or Flax, whose derivative rules are true."""
+    at = (jaxpr.debug_info.func_src_info or "").rpartition(" at ")[2]
+    return at.startswith(_LIBRARIES[:2])
 
 
 def _unroll(params, results_outside, inputs, sources, equations) -> list[Atom]:
@@ -152,12 +192,11 @@ def _unroll(params, results_outside, inputs, sources, equations) -> list[Atom]:
 
     steps: list[Any] = [None] * length
     for i in reversed(range(length)) if params["reverse"] else range(length):
-        rows = [
-            append(lambda x: jax.lax.index_in_dim(x, i, keepdims=False), x)[0] for x in stacked
-        ]
+        rows = [append(lambda x: jax.lax.index_in_dim(x, i, keepdims=False), x)[0] for x in stacked]
         results = _write_out(body, constants, [*constant, *carry, *rows], sources, equations)
         carry, steps[i] = results[:carries], results[carries:]
-    ys = [append(lambda *ys: jax.numpy.stack(ys), *column)[0] for column in zip(*steps)]
+    columns = zip(*steps, strict=True)
+    ys = [append(lambda *ys: jax.numpy.stack(ys), *column)[0] for column in columns]
     return [*carry, *ys]
 
 
@@ -187,7 +226,7 @@ def fingerprint(phi: Callable) -> str:
     return str(jax.make_jaxpr(phi)(jax.ShapeDtypeStruct((), jax.numpy.result_type(float))))
 
 
-_LIBRARIES = tuple(os.path.dirname(package.__file__) + os.sep for package in (jax, flax))
+_LIBRARIES = tuple(os.path.dirname(str(package.__file__)) + os.sep for package in (jax, flax))
 _LIBRARIES += (os.path.dirname(os.path.dirname(__file__)) + os.sep,)
 
 

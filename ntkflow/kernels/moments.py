@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from ntkflow.kernels import views
-from ntkflow.kernels.arccos import ratio, safe_sqrt
-from ntkflow.kernels.dual import dual_pair, mean, pair_expectation
+from ntkflow.kernels.arccos import safe_sqrt
+from ntkflow.kernels.distributions import law_of_bits
+from ntkflow.kernels.expectations import Expectations, as_function, slope_times
 from ntkflow.kernels.fields import (
     Channels,
     ChannelSum,
@@ -23,15 +24,12 @@ from ntkflow.kernels.fields import (
     Node,
     Noise,
     Parameter,
-    Phi,
     Probe,
     Product,
     Scale,
     Sum,
     Unfollowed,
 )
-from ntkflow.kernels.jaxprs import fingerprint
-from ntkflow.kernels.distributions import law_of_bits
 from ntkflow.kernels.probes import proportion, split_probes
 from ntkflow.kernels.quadrature import derivative
 from ntkflow.kernels.views import View, own
@@ -52,6 +50,7 @@ class Moments:
     def __init__(self, sides: tuple[Array, ...], dtype: Any):
         self.sizes, self.dtype = tuple(map(len, sides)), dtype
         self.broken = jnp.isnan(sides[0].reshape(-1)[0].astype(dtype))
+        self.expectations = Expectations()
         self._memo: dict[Hashable, Any] = {}
         self._alive: list[Any] = []  # what is told apart by identity must not be reused
 
@@ -107,7 +106,7 @@ class Moments:
                 value = law_of_bits(node.phi, noise.bit_width).mean
                 return self._constant(value, own(side), node, node)
             case Function():
-                return self._built(mean, node.phi)(self.variance(node.base, side))
+                return self.expectations.mean(node.phi)(self.variance(node.base, side))
             case Product(independent=True):
                 return views.product(self.mean(f, side) for f in node.factors)
             case Product(factors=(a, b)):
@@ -158,11 +157,11 @@ class Moments:
         ranks = len(a.shape), len(b.shape)
         seconds, tangents = [], []
         for p, q in _matched(a, b):
-            if p is None:
+            if q is not None and p is None:
                 seconds.append(views.right(view, self.mean(q, view.right), ranks[0]))
-            elif q is None:
+            elif p is not None and q is None:
                 seconds.append(views.left(view, self.mean(p, view.left), ranks[1]))
-            else:
+            elif p is not None and q is not None:
                 seconds.append(self.second(p, q, view))
             tangents.append(None if p is None or q is None else self.tangent(p, q, view))
         return seconds, tangents
@@ -185,15 +184,16 @@ class Moments:
 
     def _mapped(self, form: Form, a: Node, b: Node, view: View) -> Array | None:
         if not view.full:
-            alike = isinstance(a, Mapped) and isinstance(b, Mapped) and a.map is b.map
-            if alike and a.map.aligned:
-                pairs = zip(a.nodes, b.nodes, strict=True)
-                return self._map(a, [form(p, q, view) for p, q in pairs], view, view.left)
+            match a, b:
+                case (Mapped(map=one), Mapped(map=other)) if one is other and one.aligned:
+                    pairs = zip(a.nodes, b.nodes, strict=True)
+                    return self._map(a, [form(p, q, view) for p, q in pairs], view, view.left)
             return views.diagonal(view, form(a, b, view._replace(full=True)), a.shape, b.shape)
         if isinstance(a, Mapped):
             rank = len(b.shape)
             arrays = [views.swap(view, form(p, b, view), len(p.shape), rank) for p in a.nodes]
             return views.swap(view, self._map(a, arrays, view, view.left), rank, len(a.shape))
+        assert isinstance(b, Mapped)
         arrays = [form(a, q, view) for q in b.nodes]
         return self._map(b, arrays, view, view.right, right=True)
 
@@ -240,7 +240,9 @@ class Moments:
                     return passed
                 added = views.scaled(rate, self._contracted(self.second, leaf, view))
                 whole = views.total([passed, added])
-                return whole if passed is None or view.paired else views.stored(self.broken, whole)[0]
+                if whole is None or passed is None or view.paired:
+                    return whole
+                return views.stored(self.broken, whole)[0]
         raise TypeError(type(leaf))
 
     def _contracted(self, form: Form, leaf: Contraction, view: View) -> Array | None:
@@ -305,32 +307,16 @@ class Moments:
             raise Unfollowed("a function of noise, together with a field", a.origin or b.origin)
         covariances = self._covariances(base1, base2, view)
         if phi is psi:
-            pair = self._built(dual_pair, phi)(*covariances)
-            return views.stored(self.broken, *pair)
-        slopes = derivative(phi), derivative(psi)
-        value, slope = self._expectation(phi, psi), self._built(pair_expectation, *slopes)
-        return value(*covariances), slope(*covariances)
-
-    def _built(self, rule: Callable, *phis: Phi) -> Callable:
-        """A rule for functions, built once for all layers that have the same."""
-        mark = (rule.__name__, *map(fingerprint, phis))
-        if mark not in self._memo:
-            self._memo[mark] = rule(*phis)
-        return self._memo[mark]
-
-    def _expectation(self, phi: Phi, psi: Phi) -> Callable[[Array, Array, Array], Array]:
-        """E[φ(u) ψ(v)] for two functions."""
-        if phi is identity:  # E[u | v] = v c / q₂
-            average = self._built(mean, lambda z: z * psi(z))
-            return lambda q1, c, q2: ratio(c, q2) * average(q2)
-        if psi is identity:
-            average = self._built(mean, lambda z: z * phi(z))
-            return lambda q1, c, q2: ratio(c, q1) * average(q1)
-        return self._built(pair_expectation, phi, psi)
+            value, slope = self.expectations.pair(phi)(*covariances)
+            value, slope = views.stored(self.broken, value, slope)
+            return value, slope
+        value = self.expectations.product(phi, psi)(*covariances)
+        slope = self.expectations.product(derivative(phi), derivative(psi))(*covariances)
+        return value, slope
 
     def _function_tangent(self, a: Node, b: Node, view: View) -> Array | None:
         """E[φ'(u) ψ'(v) ∂u ∂v']: ∂u is a number in the limit, but for trained scales."""
-        (phi, base1), (psi, base2) = as_function(a), as_function(b)
+        base1, base2 = as_function(a)[1], as_function(b)[1]
         slope = self._dual(a, b, view)[1]
         plain1, probes1 = split_probes(base1)
         plain2, probes2 = split_probes(base2)
@@ -341,39 +327,39 @@ class Moments:
                 if trained is None:
                     continue
                 own1, own2 = proportion(plain1, probe1.node), proportion(plain2, probe2.node)
-                if own1 is not None and own2 is not None:
-                    # ∂u = u / own, hence E[u φ'(u) v ψ'(v)] / (own own')
-                    first = lambda z: z * derivative(phi)(z)  # noqa: E731
-                    other = first if phi is psi else lambda z: z * derivative(psi)(z)
-                    covariances = self._covariances(base1, base2, view)
-                    alike = phi is psi
-                    moment = (
-                        self._built(dual_pair, first)(*covariances)[0]
-                        if alike
-                        else self._expectation(first, other)(*covariances)
-                    )
-                elif _apart(plain1, probe1) and _apart(plain2, probe2):
-                    own1 = own2 = []
+                moment: Array | None
+                if own1 is not None and own2 is not None:  # ∂u = u / own
+                    moment = self._weighted_slopes(a, b, view)
+                elif probe1.apart_from(plain1) and probe2.apart_from(plain2):
+                    own1, own2 = [], []
                     moment = views.product([slope, self.second(probe1.node, probe2.node, view)])
                 else:
-                    raise Unfollowed(
-                        "a function of a sum of fields, one of which has a trained scale",
-                        a.origin or b.origin,
-                    )
-                sides = ((known1, own1, views.left, view.left, len(base2.shape)),)
-                sides += ((known2, own2, views.right, view.right, len(base1.shape)),)
-                factors = [moment, trained]
-                for knowns, owns, lift, side, other_rank in sides:
-                    factors += [lift(view, self.mean(k, side), other_rank) for k in knowns]
-                    factors += [1 / lift(view, self.mean(k, side), other_rank) for k in owns]
+                    reason = "a function of a sum of fields, one of which has a trained scale"
+                    raise Unfollowed(reason, a.origin or b.origin)
+                rank1, rank2 = len(base1.shape), len(base2.shape)
+                before = [views.left(view, self.mean(k, view.left), rank2) for k in known1]
+                before += [views.right(view, self.mean(k, view.right), rank1) for k in known2]
+                inside = [views.left(view, self.mean(k, view.left), rank2) for k in own1]
+                inside += [views.right(view, self.mean(k, view.right), rank1) for k in own2]
+                factors = [moment, trained, *before, *(1 / k for k in inside)]
                 parts.append(views.product(factors))
         return views.total(parts)
+
+    def _weighted_slopes(self, a: Node, b: Node, view: View) -> Array:
+        """E[u φ'(u) v ψ'(v)]."""
+        (phi, base1), (psi, base2) = as_function(a), as_function(b)
+        covariances = self._covariances(base1, base2, view)
+        if phi is psi:
+            return self.expectations.pair(slope_times(phi))(*covariances)[0]
+        return self.expectations.product(slope_times(phi), slope_times(psi))(*covariances)
 
     # Noise, and numbers that differ between channels
 
     def _noise(self, a: Node, b: Node, view: View) -> Array:
         """Fresh for each sample and position: correlated where both are the same."""
-        assert isinstance(a, Function) and isinstance(a.base, Noise) and isinstance(b, Function)
+        assert isinstance(a, Function)
+        assert isinstance(a.base, Noise)
+        assert isinstance(b, Function)
         bits = a.base.bit_width
         apart = law_of_bits(a.phi, bits).mean * law_of_bits(b.phi, bits).mean
         together = law_of_bits(lambda x: a.phi(x) * b.phi(x), bits).mean
@@ -385,25 +371,15 @@ class Moments:
         return apart + (together - apart) * equal
 
     def _channels(self, a: Channels, b: Channels, view: View) -> Array:
+        """The mean over the channels of a product of numbers."""
         x, y = a.of(view.left).astype(self.dtype), b.of(view.right).astype(self.dtype)
-        x, y = jnp.moveaxis(x, -1, 0), jnp.moveaxis(y, -1, 0)
-        one = jax.vmap(
-            lambda x, y: (
-                views.left(view, x, len(b.shape)) * views.right(view, y, len(a.shape))
-            )
-        )
-        if 1 in (len(x), len(y)):
-            x, y = jnp.broadcast_arrays(x, y) if x.shape[1:] == y.shape[1:] else (x, y)
-        return jnp.mean(one(x, y), axis=0)
+        n = max(x.shape[-1], y.shape[-1])
+        x, y = (jnp.broadcast_to(v, (*v.shape[:-1], n)) for v in (x, y))
 
+        def product(x, y):
+            return views.left(view, x, len(b.shape)) * views.right(view, y, len(a.shape))
 
-def identity(x: Array) -> Array:
-    return x
-
-
-def as_function(node: Node) -> tuple[Phi, Node]:
-    """A node as a function of a base; a Gaussian node is the identity of itself."""
-    return (node.phi, node.base) if isinstance(node, Function) else (identity, node)
+        return jnp.mean(jax.vmap(product, in_axes=-1)(x, y), axis=0)
 
 
 def _matched(a: Node, b: Node) -> list[tuple[Node | None, Node | None]]:
@@ -413,19 +389,13 @@ def _matched(a: Node, b: Node) -> list[tuple[Node | None, Node | None]]:
     def partners(factor, others):
         return [other for other in others if not factor.leaves.isdisjoint(other.leaves)]
 
-    alone = all(
-        len(partners(factor, side)) == 1 for side in (left, right) for factor in side
-    )
+    alone = all(len(partners(factor, side)) == 1 for side in (left, right) for factor in side)
     both = [(factor, partners(factor, right)) for factor in left]
     taken = [id(p) for _, found in both for p in found]
     if not alone or any(len(found) > 1 for _, found in both) or len(set(taken)) < len(taken):
         raise Unfollowed("a product of fields that depend on each other", a.origin or b.origin)
     pairs: list[tuple[Node | None, Node | None]] = [(f, p[0] if p else None) for f, p in both]
     return pairs + [(None, other) for other in right if id(other) not in taken]
-
-
-def _apart(plain: Node, probe: Probe) -> bool:
-    return plain.leaves.isdisjoint(probe.node.leaves)
 
 
 def _summed(view: View, array: Array | None, summed: tuple[int, ...], shape: tuple[int, ...]):
@@ -438,7 +408,9 @@ def _summed(view: View, array: Array | None, summed: tuple[int, ...], shape: tup
     array = jnp.broadcast_to(array, (*array.shape[:s], *shape * (2 if view.full else 1)))
     samples = list(range(s))
     if not view.full:
-        return jnp.einsum(_subscripts([*samples, *here], [*samples, *(here[i] for i in kept)]), array)
+        return jnp.einsum(
+            _subscripts([*samples, *here], [*samples, *(here[i] for i in kept)]), array
+        )
     there = [here[i] if i in summed else s + rank + i for i in range(rank)]
     result = [*samples, *(here[i] for i in kept), *(there[i] for i in kept)]
     return jnp.einsum(_subscripts([*samples, *here, *there], result), array)
@@ -447,5 +419,8 @@ def _summed(view: View, array: Array | None, summed: tuple[int, ...], shape: tup
 def _subscripts(*groups: list[int]) -> str:
     """Numbered axes, of operands and then of the result, as letters for einsum."""
     letters: dict[int, str] = {}
-    words = ["".join(letters.setdefault(i, string.ascii_letters[len(letters)]) for i in group) for group in groups]
+    words = [
+        "".join(letters.setdefault(i, string.ascii_letters[len(letters)]) for i in group)
+        for group in groups
+    ]
     return ",".join(words[:-1]) + "->" + words[-1]

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from ntkflow.kernels import elementwise, rules
+from ntkflow.kernels import elementwise, positions
 from ntkflow.kernels.fields import Unfollowed
 from ntkflow.kernels.jaxprs import Equation
 from ntkflow.kernels.values import Value, settle, unify
@@ -69,7 +69,11 @@ def step(context: Any, equation: Equation, operands: list[Any], one: Step) -> li
 
     def each(new_params: Callable[[int], dict[str, Any]], parts: Any = None) -> list[Value]:
         return [
-            one(context, equation._replace(params={**params, **new_params(part.shape[axis])}), [part, *operands[1:]])[0]
+            one(
+                context,
+                equation._replace(params={**params, **new_params(part.shape[axis])}),
+                [part, *operands[1:]],
+            )[0]
             for part in (parts or pieces.parts)
         ]
 
@@ -120,7 +124,7 @@ def step(context: Any, equation: Equation, operands: list[Any], one: Step) -> li
             strides = params["strides"] or (1,) * rank
             if strides[axis] != 1:
                 raise Unfollowed("a slice with strides over concatenated channels")
-            parts, begin = [], 0
+            cut_parts, begin = [], 0
             for part, size in zip(pieces.parts, pieces.sizes, strict=True):
                 low = min(max(starts[axis] - begin, 0), size)
                 high = min(max(limits[axis] - begin, 0), size)
@@ -129,16 +133,16 @@ def step(context: Any, equation: Equation, operands: list[Any], one: Step) -> li
                         "start_indices": at_axis(starts, low),
                         "limit_indices": at_axis(limits, high),
                     }
-                    parts.append(rules.slice_(context, {**params, **own}, part))
+                    cut_parts.append(positions.slice_(context, {**params, **own}, part))
                 begin += size
-            return [parts[0] if len(parts) == 1 else Pieces(tuple(parts), axis)]
+            return [cut_parts[0] if len(cut_parts) == 1 else Pieces(tuple(cut_parts), axis)]
         case "split":
             results, start = [], 0
             for size in map(int, params["sizes"]):
                 along = [0] * rank, list(pieces.shape)
                 along[0][params["axis"]], along[1][params["axis"]] = start, start + size
-                own = {"start_indices": along[0], "limit_indices": along[1], "strides": None}
-                cut = equation._replace(name="slice", params=own)
+                bounds = {"start_indices": along[0], "limit_indices": along[1], "strides": None}
+                cut = equation._replace(name="slice", params=bounds)
                 results += step(context, cut, operands, one)
                 start += size
             return results
@@ -150,8 +154,8 @@ def step(context: Any, equation: Equation, operands: list[Any], one: Step) -> li
             return [Pieces(tuple(each(lambda size: {})), axis - before, pieces.mixed)]
         case "broadcast_in_dim":
             where = params["broadcast_dimensions"][axis]
-            parts = each(lambda size: {"shape": at_axis(params["shape"], size, where)})
-            return [Pieces(tuple(parts), where, pieces.mixed)]
+            stretched = each(lambda size: {"shape": at_axis(params["shape"], size, where)})
+            return [Pieces(tuple(stretched), where, pieces.mixed)]
         case "reshape":
             return [_reshaped(pieces, params["new_sizes"], each)]
     raise Unfollowed(f"the operation {name} on concatenated channels")
@@ -163,7 +167,9 @@ def _reshaped(pieces: Pieces, new: Sequence[int], each: Callable) -> Pieces:
     for where, size in enumerate(new):
         merged = size // old[axis] if size % old[axis] == 0 else 0
         if math.prod(new[where + 1 :]) == after and merged:
-            parts = each(lambda part: {"new_sizes": (*new[:where], part * merged, *new[where + 1 :])})
+            parts = each(
+                lambda part: {"new_sizes": (*new[:where], part * merged, *new[where + 1 :])}
+            )
             return Pieces(tuple(parts), where, pieces.mixed or merged > 1)
     raise Unfollowed("a reshape that splits concatenated channels")
 
@@ -194,7 +200,7 @@ def _cut(context: Any, value: Value, axis: int, sizes: Sequence[int]) -> list[Va
     """A whole value in parts along an axis."""
     if value.shape[axis] == 1:
         return [value] * len(sizes)
-    return rules.split(context, {"axis": axis, "sizes": sizes}, value)
+    return positions.split(context, {"axis": axis, "sizes": sizes}, value)
 
 
 def _aligned(context: Any, operands: Sequence[Any], pieces: Pieces) -> list[tuple[Value, ...]]:
@@ -207,14 +213,15 @@ def _aligned(context: Any, operands: Sequence[Any], pieces: Pieces) -> list[tupl
                 raise Unfollowed("two different concatenations of channels in one operation")
             ends.update(itertools.accumulate(o.sizes))
     cuts = sorted(ends)
-    sizes = [b - a for a, b in zip([0, *cuts], cuts)]
+    sizes = [b - a for a, b in zip([0, *cuts[:-1]], cuts, strict=True)]
+    spans = list(zip([0, *cuts[:-1]], sizes, strict=True))
     columns = []
     for o in operands:
         if isinstance(o, Pieces):
             parts: list[Value] = []
             begin = 0
             for part, size in zip(o.parts, o.sizes, strict=True):
-                inside = [b - a for a, b in zip([0, *cuts], cuts) if begin <= a and b <= begin + size]
+                inside = [n for at, n in spans if begin <= at and at + n <= begin + size]
                 parts += [part] if len(inside) == 1 else _cut(context, part, axis, inside)
                 begin += size
             columns.append(parts)

@@ -60,6 +60,11 @@ class Value(NamedTuple):
         return isinstance(self.node, Known)
 
     @property
+    def undecided(self) -> bool:
+        """Whether it is made of parameters or noise that no field has met yet."""
+        return any(f.kind == "any" for f in self.factors)
+
+    @property
     def factors(self) -> list[Factor]:
         return [factor for axis in self.axes for factor in axis]
 
@@ -93,6 +98,13 @@ def reshape_positions(node: Node, shape: tuple[int, ...]) -> Node:
         return node
     old = len(node.shape)
     return relabel(node, lambda v: v.reshape(*v.shape[: v.ndim - old], *shape), shape)
+
+
+def reshape_known(known: Known, shape: tuple[int, ...]) -> Known:
+    """Split or merge neighbouring positions of numbers."""
+    result = reshape_positions(known, shape)
+    assert isinstance(result, Known)
+    return result
 
 
 def reshape(value: Value, shape: Sequence[int]) -> Value:
@@ -174,7 +186,7 @@ def simplified(value: Value) -> Value:
 
 def settle(value: Value, kinds: Sequence[Kind]) -> Value:
     """A value whose undecided axes are channels or positions, as `kinds` says for each."""
-    if not any(f.kind == "any" for f in value.factors):
+    if not value.undecided:
         return value
     axes = tuple(
         tuple(f._replace(kind=kind) if f.kind == "any" else f for f in axis)
@@ -302,7 +314,7 @@ def place(node: Node, sizes: tuple[int, ...]) -> Node:
     """
     match node:
         case Known():
-            return reshape_positions(node, (1,) * len(sizes))
+            return reshape_known(node, (1,) * len(sizes))
         case Parameter():
             return Parameter(node.key, sizes, node.gaussian, node.variance, node.rate)
         case Noise():
@@ -312,7 +324,7 @@ def place(node: Node, sizes: tuple[int, ...]) -> Node:
         case Sum():
             return Sum(tuple(place(term, sizes) for term in node.terms))
         case Scale():
-            return Scale(place(node.known, sizes), place(node.node, sizes))
+            return Scale(reshape_known(node.known, (1,) * len(sizes)), place(node.node, sizes))
     raise Unfollowed("parameters or noise at positions, after an operation on them", node.origin)
 
 
@@ -324,8 +336,8 @@ def block(node: Node, offset: int, stride: int = 1) -> Node:
         case Known():
             return node
         case Leaf():
-            base, start, step = node.key if isinstance(node.key, _Part) else (node.key, 0, 1)
-            return node.renamed(_Part(base, start + step * offset, step * stride))
+            kind, which, start, step = node.key
+            return node.renamed((kind, which, start + step * offset, step * stride))
         case Function():
             return Function(node.phi, block(node.base, offset, stride), node.shift)
         case Sum():
@@ -340,11 +352,3 @@ def block(node: Node, offset: int, stride: int = 1) -> Node:
             nodes = tuple(block(inner, offset, stride) for inner in node.nodes)
             return Mapped(node.map, nodes, node.known)
     raise Unfollowed("a slice of channels that hold known numbers", node.origin)
-
-
-class _Part(NamedTuple):
-    """The key of channels start, start + step, ... of a leaf."""
-
-    key: Any
-    start: int
-    step: int

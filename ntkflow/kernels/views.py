@@ -11,7 +11,7 @@ each of size 1 where the moment is constant along it. None stands for a moment t
 import functools
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ def own(side: int) -> View:
     return View(side, side, paired=True, full=False)
 
 
-def left(view: View, array: Array | None, other: int) -> Array | None:
+def left(view: View, array: Any, other: int) -> Any:
     """Numbers (n, *P) of the left samples, in the axes of the view; `other` is the rank of Q."""
     if array is None:
         return None
@@ -51,7 +51,7 @@ def left(view: View, array: Array | None, other: int) -> Array | None:
     return array.reshape(*samples, *array.shape[1:], *((1,) * other if view.full else ()))
 
 
-def right(view: View, array: Array | None, other: int) -> Array | None:
+def right(view: View, array: Any, other: int) -> Any:
     """Numbers (n, *Q) of the right samples, in the axes of the view; `other` is the rank of P."""
     if array is None:
         return None

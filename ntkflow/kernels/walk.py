@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ntkflow.kernels import elementwise
-from ntkflow.kernels.fields import ChannelSum, Noise, Unfollowed, number
+from ntkflow.kernels.context import Context
+from ntkflow.kernels.fields import ChannelSum, Known, Noise, Unfollowed, number
 from ntkflow.kernels.jaxprs import Constant, Equation, Program, atom_dtype, location
 from ntkflow.kernels.pieces import (
     Pieces,
@@ -17,7 +18,7 @@ from ntkflow.kernels.pieces import (
     is_concatenation_of_channels,
     step as step_in_pieces,
 )
-from ntkflow.kernels.rules import RULES, STRUCTURAL, Context
+from ntkflow.kernels.rules import RULES, STRUCTURAL
 from ntkflow.kernels.values import Factor, Value, known_value, materialized, simplified, unify
 
 
@@ -118,7 +119,8 @@ def _evaluate(context: Context, equation: Equation, operands: list[Value]) -> li
             types = (atom_dtype(equation.inputs[0]), equation.outputs[0].dtype)
             if equation.name == "convert_element_type" and all(map(_is_floating, types)):
                 return [Value(nodes[0], axes)]
-            return [Value(elementwise.combine(lambda *arrays: bind(*arrays)[0], nodes), axes)]
+            knowns = [node for node in nodes if isinstance(node, Known)]
+            return [Value(elementwise.combine(lambda *arrays: bind(*arrays)[0], knowns), axes)]
         arrays = [materialized(o) for o in operands]
         sides = []
         for side in range(max(map(len, arrays), default=1)):
@@ -166,3 +168,34 @@ def _length(equation: Equation) -> int:
     else:
         axes = ()
     return int(np.prod([shape[i] for i in axes]))
+
+
+def refuse_own_derivatives(program: Program) -> None:
+    """Refuse functions whose derivative rule is not their derivative (straight-through and such).
+
+    The walk sees what a function computes, and differentiates that.
+    """
+    random = np.random.default_rng(0)
+    for call in program.custom:
+        with jax.ensure_compile_time_eval():
+            inputs = [
+                jnp.asarray(random.normal(size=a.shape), a.dtype)
+                if _is_floating(a.dtype)
+                else jnp.zeros(a.shape, a.dtype)
+                for a in call.inputs
+            ]
+            slopes = []
+            for function in (call.custom, call.plain):
+                outputs, pullback = jax.vjp(lambda *xs: jax.tree.leaves(function(*xs)), *inputs)
+                slopes.append(pullback([jnp.ones_like(y) for y in outputs]))
+            alike = [
+                np.allclose(a, b, rtol=1e-3, atol=1e-3)
+                for a, b, x in zip(*slopes, inputs, strict=True)
+                if _is_floating(x.dtype)
+            ]
+        if not all(alike):
+            raise ValueError(
+                "infinite_width cannot follow a function whose custom derivative rule is not its "
+                f"derivative ({call.definition}). For such a network use "
+                "ntkflow.monte_carlo_kernel, an average over initializations at finite width."
+            )

@@ -1,0 +1,351 @@
+"""Operations along positions: sums, pooling, slices, padding, concatenation, indexing."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ntkflow.kernels import elementwise
+from ntkflow.kernels.context import Context, Params
+from ntkflow.kernels.fields import (
+    ChannelSum,
+    Known,
+    Mapped,
+    Node,
+    PositionMap,
+    Unfollowed,
+    number,
+)
+from ntkflow.kernels.values import (
+    Axis,
+    Factor,
+    Kind,
+    Value,
+    block,
+    broadcast,
+    known_value,
+    materialized,
+    positions,
+    reshape_positions,
+    settle,
+    unify,
+)
+from ntkflow.kernels.windows import Window
+
+
+def reduce_sum(context: Context, params: Params, x: Value) -> Value:
+    """Over channels: a number by the law of large numbers; over positions: a linear map."""
+    axes = params["axes"]
+    if x.undecided:
+        raise Unfollowed("a sum of parameters, or of noise")
+    node = x.node
+    reduced = [f for i in axes for f in x.axes[i]]
+    channels = math.prod(f.size for f in reduced if f.kind == "channel")
+    constant = math.prod(f.size for f in reduced if f.kind == "constant")
+    rest: list[Axis] = [axis for i, axis in enumerate(x.axes) if i not in axes]
+    _, summed = positions_of(x, axes)
+    if summed:
+        node = sum_positions(node, summed)
+    if channels > 1:
+        if node.centered:
+            node = ChannelSum(context.new("sum over channels"), node, channels, 1.0)
+        else:
+            node = context.average(node, channels)
+            rest = [
+                tuple(f._replace(kind="constant") if f.kind == "channel" else f for f in axis)
+                for axis in rest
+            ]
+    if constant > 1:
+        node = elementwise.scale(node, number(float(constant), len(node.shape)))
+    return Value(node, tuple(rest))
+
+
+def positions_of(x: Value, contract: Sequence[int]) -> tuple[Node, tuple[int, ...]]:
+    """The node, and which of its positions belong to contracted axes."""
+    summed, index = [], 0
+    for i, axis in enumerate(x.axes):
+        for f in axis:
+            if f.kind == "position":
+                if i in contract:
+                    summed.append(index)
+                index += 1
+    return x.node, tuple(summed)
+
+
+def sum_positions(node: Node, summed: Sequence[int]) -> Node:
+    """Σ over some of the positions of a node."""
+    rank, axes = len(node.shape), tuple(i - len(node.shape) for i in summed)
+    kept = tuple(n for i, n in enumerate(node.shape) if i not in summed)
+    del rank
+    return position_map(lambda v: jnp.sum(v, axis=axes), node, kept)
+
+
+def position_map(function, node: Node, shape, *, aligned=False, relabels=False) -> Node:
+    """A linear map of the last axes, the positions, of arrays."""
+    if isinstance(node, Known):
+        whole = [jnp.broadcast_to(v, (len(v), *node.shape)) for v in node.values]
+        return Known(tuple(function(v) for v in whole))
+    return Mapped(PositionMap(function, (node.shape,), tuple(shape), aligned, relabels), (node,))
+
+
+def _explicit(x: Value, axes: Sequence[int]) -> Node:
+    """The node with exactly one position per axis of the array: of size 1 where it has none, and
+    of the array's size along `axes`."""
+    for i in axes:
+        kinds = {f.kind for f in x.axes[i]}
+        if kinds & {"channel", "any"}:
+            raise Unfollowed("this operation along an axis of channels")
+        if len(kinds) > 1:
+            raise Unfollowed("this operation along an axis that was broadcast in part")
+    sizes = tuple(math.prod(positions([axis])) for axis in x.axes)
+    node = reshape_positions(x.node, sizes)
+    return _stretched(node, tuple(x.shape[i] if i in axes else n for i, n in enumerate(sizes)))
+
+
+def _stretched(node: Node, shape: tuple[int, ...]) -> Node:
+    """The node, constant along positions that it did not have."""
+    if node.shape == shape:
+        return node
+
+    def function(v):
+        return jnp.broadcast_to(v, (*v.shape[: v.ndim - len(shape)], *shape))
+
+    return position_map(function, node, shape, aligned=True, relabels=True)
+
+
+def _along(x: Value, axes: Sequence[int], function, shape, **properties) -> Value:
+    """Apply a linear function of arrays with one axis per axis of the value to positions."""
+    node, old = _explicit(x, axes), x.axes
+    new = [
+        ((Factor(shape[i], "position"),) if shape[i] > 1 else ()) if i in axes else axis
+        for i, axis in enumerate(old)
+    ]
+    goal = tuple(shape[i] if i in axes else node.shape[i] for i in range(len(old)))
+    node = position_map(function, node, goal, **properties)
+    return Value(reshape_positions(node, positions(new)), tuple(new))
+
+
+def _batched(primitive_function: Callable, rank: int) -> Callable:
+    """A function of the last `rank` axes, for any number of leading ones."""
+
+    def function(*arrays):
+        batch = arrays[0].shape[: arrays[0].ndim - rank]
+        flat = [a.reshape(math.prod(batch), *a.shape[len(batch) :]) for a in arrays]
+        result = jax.vmap(primitive_function)(*flat)
+        return result.reshape(*batch, *result.shape[1:])
+
+    return function
+
+
+def slice_(context: Context, params: Params, x: Value) -> Value:
+    starts, limits = params["start_indices"], params["limit_indices"]
+    strides = params["strides"] or (1,) * len(starts)
+    shape = [-(-(b - a) // s) for a, b, s in zip(starts, limits, strides, strict=True)]
+    touched = []
+    node, axes = x.node, list(x.axes)
+    for i, axis in enumerate(x.axes):
+        if shape[i] == x.shape[i]:
+            continue
+        kinds = {f.kind for f in axis}
+        if kinds == {"position"}:
+            touched.append(i)
+        elif kinds == {"constant"}:
+            axes[i] = (Factor(shape[i], "constant"),) if shape[i] > 1 else ()
+        elif len(kinds) == 1:
+            (kind,) = kinds
+            later = math.prod(f.size for other in x.axes[i + 1 :] for f in other if f.kind == kind)
+            node = block(node, starts[i] * later, 1 if strides[i] == 1 else strides[i])
+            axes[i] = (Factor(shape[i], kind),) if shape[i] > 1 else ()
+        else:
+            raise Unfollowed("a slice of an axis of channels and positions")
+    x = Value(node, tuple(axes))
+    if not touched:
+        return x
+
+    def function(v):
+        batch = v.ndim - len(starts)
+        a = [0] * batch + [starts[i] if i in touched else 0 for i in range(len(starts))]
+        b = list(v.shape[:batch])
+        b += [limits[i] if i in touched else v.shape[batch + i] for i in range(len(starts))]
+        s = [1] * batch + [strides[i] if i in touched else 1 for i in range(len(starts))]
+        return jax.lax.slice(v, a, b, s)
+
+    return _along(x, touched, function, shape, aligned=True, relabels=True)
+
+
+def split(context: Context, params: Params, x: Value) -> list[Value]:
+    axis, parts, start = params["axis"], [], 0
+    for size in params["sizes"]:
+        starts, limits = [0] * len(x.axes), list(x.shape)
+        starts[axis], limits[axis] = start, start + int(size)
+        parts.append(
+            slice_(context, {"start_indices": starts, "limit_indices": limits, "strides": None}, x)
+        )
+        start += int(size)
+    return parts
+
+
+def pad(context: Context, params: Params, x: Value, fill: Value) -> Value:
+    config = params["padding_config"]
+    if not isinstance(fill.node, Known) or fill.node.scalar is None:
+        raise Unfollowed("padding with values that are no known number")
+    touched = [i for i, entry in enumerate(config) if tuple(entry) != (0, 0, 0)]
+    shape = [
+        lo + hi + n + max(n - 1, 0) * inside
+        for n, (lo, hi, inside) in zip(x.shape, config, strict=True)
+    ]
+
+    def padded(v, value):
+        batch = v.ndim - len(config)
+        entries = [(0, 0, 0)] * batch
+        entries += [tuple(c) if i in touched else (0, 0, 0) for i, c in enumerate(config)]
+        return jax.lax.pad(v, jnp.asarray(value, v.dtype), entries)
+
+    result = _along(x, touched, lambda v: padded(v, 0), shape, aligned=True)
+    if fill.node.scalar == 0:
+        return result
+    frame = padded(jnp.zeros((1, *(n if i in touched else 1 for i, n in enumerate(x.shape)))), 1)
+    border = known_value((fill.node.scalar * frame,))
+    nodes, axes = unify([result, broadcast(border, result.shape, range(len(result.axes)))])
+    return Value(elementwise.add(*nodes), axes)
+
+
+def rev(context: Context, params: Params, x: Value) -> Value:
+    dimensions = params["dimensions"]
+    kinds = {f.kind for i in dimensions for f in x.axes[i]}
+    if kinds <= {"any"}:
+        return x  # independent entries in another order
+
+    def function(v):
+        batch = v.ndim - len(x.axes)
+        return jnp.flip(v, tuple(batch + i for i in dimensions))
+
+    return _along(x, dimensions, function, x.shape, aligned=True, relabels=True)
+
+
+def cumsum(context: Context, params: Params, x: Value) -> Value:
+    def function(v):
+        axis = v.ndim - len(x.axes) + params["axis"]
+        return jax.lax.cumsum(v, axis, reverse=params["reverse"])
+
+    return _along(x, [params["axis"]], function, x.shape)
+
+
+def reduce_window_sum(context: Context, params: Params, x: Value) -> Value:
+    rank = len(x.axes)
+    keys = ("window_strides", "padding", "base_dilation", "window_dilation")
+    windows, (strides, padding, base, dilation) = (
+        params["window_dimensions"],
+        (params[k] for k in keys),
+    )
+    window = Window(x.shape, windows, strides, padding, base, dilation)
+    shape = window.results
+    touched = [
+        i
+        for i in range(rank)
+        if (windows[i], strides[i], tuple(padding[i]), base[i]) != (1, 1, (0, 0), 1)
+    ]
+
+    def function(v):
+        batch = v.ndim - rank
+
+        def whole(values, neutral):
+            return (
+                *(neutral,) * batch,
+                *(values[i] if i in touched else neutral for i in range(rank)),
+            )
+
+        return jax.lax.reduce_window(
+            v,
+            jnp.zeros((), v.dtype),
+            jax.lax.add,
+            whole(windows, 1),
+            whole(strides, 1),
+            whole([tuple(p) for p in padding], (0, 0)),
+            whole(base, 1),
+            whole(dilation, 1),
+        )
+
+    single = all(windows[i] == 1 for i in touched)
+    return _along(x, touched, function, shape, aligned=single)
+
+
+def concatenate(context: Context, params: Params, *values: Value) -> Value:
+    """Along positions; along channels see `pieces`."""
+    axis, rank = params["dimension"], len(values[0].axes)
+    kinds = [_one_kind([v.axes[i] for v in values]) for i in range(rank)]
+    kinds[axis] = "position"
+    values = tuple(settle(v, kinds) for v in values)
+    total = sum(v.shape[axis] for v in values)
+    shape = [total if i == axis else n for i, n in enumerate(values[0].shape)]
+    axes = tuple(((Factor(n, k),) if n > 1 else ()) for n, k in zip(shape, kinds, strict=True))
+    nodes, sizes = [], [n if k == "position" else 1 for n, k in zip(shape, kinds, strict=True)]
+    for value in values:
+        sizes[axis] = value.shape[axis]
+        nodes.append(_stretched(_explicit(value, [axis]), tuple(sizes)))
+    sizes[axis] = total
+
+    def function(*arrays):
+        return jnp.concatenate(arrays, axis=arrays[0].ndim - rank + axis)
+
+    map_ = PositionMap(
+        function, tuple(n.shape for n in nodes), tuple(sizes), aligned=True, relabels=True
+    )
+    node = Mapped(map_, tuple(nodes))
+    return Value(reshape_positions(node, positions(axes)), axes)
+
+
+def _one_kind(axes: Sequence[Axis]) -> Kind:
+    """What an axis is in all values that are laid side by side along another."""
+    kinds = {f.kind for axis in axes for f in axis}
+    if {"channel", "position"} <= kinds:
+        raise Unfollowed("a concatenation of channels with positions")
+    order: tuple[Kind, ...] = ("channel", "position", "any")
+    return next((kind for kind in order if kind in kinds), "constant")
+
+
+def select_positions(params: Params, x: Value, indices: Value) -> Value:
+    """Which position each result is, found by indexing the positions' own numbers."""
+    numbers, sizes = params["dimension_numbers"], list(params["slice_sizes"])
+    fixed = materialized(indices)
+    if len(fixed) > 1 or len(fixed[0]) > 1:
+        raise Unfollowed("positions that differ by sample")
+    whole = [i for i, axis in enumerate(x.axes) if {f.kind for f in axis} - {"position"}]
+    moved = (*numbers.collapsed_slice_dims, *numbers.start_index_map)
+    if any(i in moved or sizes[i] != x.shape[i] for i in whole):
+        raise Unfollowed("an indexing of channels")
+    node = _explicit(x, [i for i in range(len(x.axes)) if i not in whole])
+    for i in whole:
+        sizes[i] = 1
+    numbered = np.arange(math.prod(node.shape)).reshape(node.shape)
+    slim = [1 if i in whole else n for i, n in enumerate(node.shape)]
+    if list(node.shape) != slim:
+        raise Unfollowed("an indexing of axes of channels and positions")
+    with jax.ensure_compile_time_eval():
+        where = np.asarray(
+            jax.lax.gather(
+                jnp.asarray(numbered),
+                jnp.asarray(fixed[0][0]),
+                numbers,
+                sizes,
+                mode=params["mode"],
+                fill_value=-1,
+            )
+        )
+    if (where < 0).any():
+        raise Unfollowed("an indexing out of bounds")
+    kept = [i for i in range(len(x.axes)) if i not in numbers.collapsed_slice_dims]
+    axes: list[Axis] = [((Factor(n, "position"),) if n > 1 else ()) for n in where.shape]
+    for i in whole:
+        axes[numbers.offset_dims[kept.index(i)]] = x.axes[i]
+    rank, shape = len(node.shape), where.shape
+
+    def function(v):
+        batch = v.shape[: v.ndim - rank]
+        taken = v.reshape(*batch, -1)[..., where.ravel()]
+        return taken.reshape(*batch, *shape)
+
+    result = position_map(function, node, shape, aligned=True, relabels=True)
+    return Value(reshape_positions(result, positions(axes)), tuple(axes))
