@@ -99,3 +99,52 @@ class Dense(nn.Module):
         if bias is not None:
             y += self.b_std * jnp.reshape(bias, (1,) * (y.ndim - 1) + (-1,))
         return y
+
+
+class Conv(nn.Conv):
+    """Convolution in the NTK parameterization.
+
+    y = (w_std / √(filter entries · channels)) W ∗ x + b_std b, with W and b drawn from N(0, 1); the
+    channels are those that one filter sees. Everything else (strides, padding, dilation, groups) is
+    `flax.linen.Conv`.
+
+    Attributes:
+      features, kernel_size, strides, ...: those of `flax.linen.Conv`.
+      w_std: σ_w; √2 keeps the variance through ReLU layers.
+      b_std: σ_b; 0 means no bias, and no bias parameter. It stands in place of `use_bias`.
+      kernel_init, bias_init: of unit variance in this parameterization.
+
+    Raises:
+      ValueError: `use_bias=True`, or `features` is not a positive whole number.
+
+    Example:
+      >>> layer = Conv(4, (3, 3), padding="CIRCULAR", b_std=0.1)
+      >>> variables = layer.init(jax.random.key(0), jnp.ones((2, 8, 8, 3)))
+      >>> jax.tree.map(jnp.shape, variables["params"])
+      {'bias': (4,), 'kernel': (3, 3, 3, 4)}
+
+    References:
+      Arora et al. (2019), On exact computation with an infinitely wide neural net, section 4.
+    """
+
+    w_std: float = 1.0
+    b_std: float = 0.0
+    use_bias: bool = False
+    kernel_init: Initializer = nn.initializers.normal(1.0)
+    bias_init: Initializer = nn.initializers.normal(1.0)
+    param_dtype: Any = float
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        checks.positive_int("features", self.features)
+        if self.use_bias:
+            raise ValueError("use_bias is True; expected b_std > 0 instead: b_std scales the bias.")
+        size = (self.kernel_size,) if isinstance(self.kernel_size, int) else self.kernel_size
+        fan_in = math.prod(size) * (jnp.shape(inputs)[-1] // self.feature_group_count)
+        y = (self.w_std / math.sqrt(fan_in)) * super().__call__(inputs)
+        if not self.b_std:
+            return y
+        param_dtype = jax.dtypes.canonicalize_dtype(self.param_dtype)
+        bias = self.param("bias", self.bias_init, (self.features,), param_dtype)
+        y, bias = nn.dtypes.promote_dtype(y, bias, dtype=self.dtype)
+        return y + self.b_std * jnp.reshape(bias, (1,) * (y.ndim - 1) + (-1,))
