@@ -1,10 +1,11 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_close, samples
 
-from ntkflow.layers import Dense, rademacher, sphere
+from ntkflow.layers import Conv, Dense, rademacher, sphere
 
 
 def test_dense_is_the_formula(dtype):
@@ -58,3 +59,30 @@ def test_sphere_has_the_radius_and_no_direction(axis):
 def test_sphere_refuses_a_radius_that_is_none():
     with pytest.raises(ValueError, match="radius is 0"):
         sphere(0)
+
+
+@pytest.mark.parametrize("options", [{}, {"padding": "CIRCULAR", "strides": 2}])
+def test_conv_is_the_one_of_flax_with_scaled_parameters(options, dtype):
+    x = samples(0, 2, 6, 5, 3, dtype=dtype)
+    layer = Conv(4, (3, 2), w_std=1.5, b_std=0.2, param_dtype=dtype, **options)
+    params = layer.init(jax.random.key(1), x)
+    scaled = {
+        "kernel": 1.5 / 18**0.5 * params["params"]["kernel"],
+        "bias": 0.2 * params["params"]["bias"],
+    }
+    plain = nn.Conv(4, (3, 2), param_dtype=dtype, **options).apply({"params": scaled}, x)
+    y = layer.apply(params, x)
+    assert y.dtype == x.dtype
+    assert_close(y, plain)
+
+
+def test_conv_counts_the_channels_that_a_filter_sees():
+    x = jnp.ones((1, 4, 6))
+    layer = Conv(6, 3, feature_group_count=2, kernel_init=nn.initializers.ones, padding="VALID")
+    y = layer.apply(layer.init(jax.random.key(0), x), x)
+    assert_close(y, jnp.full((1, 2, 6), 3.0))  # 9 entries, divided by √9
+
+
+def test_conv_refuses_the_unscaled_bias():
+    with pytest.raises(ValueError, match="b_std > 0 instead"):
+        Conv(4, (3,), use_bias=True).init(jax.random.key(0), jnp.ones((1, 4, 2)))

@@ -23,6 +23,7 @@ from ntkflow.kernels.values import (
     Factor,
     Value,
     broadcast,
+    fresh,
     known_value,
     materialized,
     positions,
@@ -87,7 +88,7 @@ def _dense(context, weight, x, contract, batch, w, free_w, x_first) -> Value:
     axes_x = [x.axes[i] for i in kept]
     axes_w = [tuple(f._replace(kind="channel") for f in w.axes[i]) for i in free_w]
     shared: list[Axis] = [x.axes[i] for i in batch]
-    axes = tuple(shared + (axes_x + axes_w if x_first else axes_w + axes_x))
+    axes = fresh(shared + (axes_x + axes_w if x_first else axes_w + axes_x))
     context.take(parameter)
     # One channel in and none summed: a product with one weight is not Gaussian.
     gaussian = parameter.gaussian or math.prod(f.size for f in contracted) > 1
@@ -101,7 +102,7 @@ def _dense(context, weight, x, contract, batch, w, free_w, x_first) -> Value:
         count,
         parameter.variance * factor**2,
         parameter.rate * factor**2,
-        gaussian and (single or node.certain),
+        gaussian and (single or node.certain) and not node.shared,
     )
     return Value(field, axes)
 
@@ -202,7 +203,7 @@ def conv_general_dilated(context: Context, params: Params, x: Value, w: Value) -
     kept = tuple(size for size in window.results if size > 1)
     count = math.prod(f.size for f in features if f.kind != "position") // groups
     # One channel that meets one weight per offset, as in depthwise convolution: no large sum.
-    gaussian = not random or count > 1 or node.certain
+    gaussian = (not random or count > 1 or node.certain) and not node.shared
     variance, rate = parameter.variance * factor**2, parameter.rate * factor**2
     summed = tuple(range(rank, rank + len(inner)))
     field = Contraction(

@@ -45,7 +45,23 @@ def apply(name: str, bind: Callable, params: dict[str, Any], values: Sequence[Va
     nodes, axes = unify(values)
     for value in values:
         _refuse_shared(value, axes)
-    return Value(_apply(name, lambda *arrays: bind(*arrays, **params), params, nodes), axes)
+    node = _apply(name, lambda *arrays: bind(*arrays, **params), params, nodes)
+    node.shared = node.shared or any(_is_shared(value, axes) for value in values)
+    return Value(node, axes)
+
+
+def _is_shared(value: Value, axes: Sequence[Axis]) -> bool:
+    """Whether a random value is the same for all channels. Scores of attention do not count:
+    their limit is that of many heads, of which a network may have one."""
+    if value.node.certain or all(key[0] == "sum over channels" for key in value.node.leaves):
+        return False
+    own = [*[()] * (len(axes) - len(value.axes)), *value.axes]
+    wide = [mine for mine, common in zip(own, axes, strict=True) if _has(common, "channel")]
+    return bool(wide) and not any(_has(axis, "channel", "any") for axis in wide)
+
+
+def _has(axis: Axis, *kinds: str) -> bool:
+    return any(f.kind in kinds for f in axis)
 
 
 def _refuse_shared(value: Value, axes: Sequence[Axis]) -> None:
@@ -94,6 +110,8 @@ def _apply(name: str, operation: Callable, params: dict[str, Any], nodes: list[N
 
 def add(a: Node, b: Node) -> Node:
     """a + b: Gaussian where both are, one function where both are functions of one field."""
+    if isinstance(a, Known) and isinstance(b, Known):
+        return combine(jnp.add, [a, b])
     for known, node in ((a, b), (b, a)):
         if isinstance(known, Known) and known.scalar == 0:
             return node
@@ -133,7 +151,10 @@ def scale(node: Node, known: Known) -> Node:
     if known.scalar == 0:
         return number(0.0, len(node.shape))
     if isinstance(node, ChannelSum) and known.scalar is not None:
-        return ChannelSum(node.key, node.source, node.count, node.scale * known.scalar)
+        factor = node.scale * known.scalar
+        return ChannelSum(node.key, node.source, node.count, node.whole, factor)
+    if isinstance(node, Sum) and any(isinstance(term, ChannelSum) for term in node.terms):
+        return Sum(tuple(scale(term, known) for term in node.terms))
     if isinstance(node, Function) and known.scalar is not None:
         factor = known.scalar
         return compose(lambda x: x * factor, [node])
@@ -252,7 +273,8 @@ def compose(operation: Callable, nodes: Sequence[Node]) -> Node:
     if any(base_of(n) is None for n in random):
         raise Unfollowed(
             "a nonlinear function of what is no Gaussian field: of a sum or average of "
-            "activations, or of a product"
+            "activations, of a product, of noise or parameters that are not normal, or of what "
+            "contains a random number that all channels share"
         )
     if not _same_base(random):
         raise Unfollowed("a nonlinear function of two different fields")

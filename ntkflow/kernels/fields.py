@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import Array
 
 Phi = Callable[[Array], Array]
-Key = tuple[str, Any, int, int]
+Key = tuple[str, Any, int]
 
 
 class Unfollowed(Exception):
@@ -41,6 +41,7 @@ class Node:
       gaussian: whether it is a linear combination of Gaussian fields.
       centered: whether its mean is zero by construction.
       certain: whether its value does not vary, though it may depend on parameters that train.
+      shared: whether a factor or term of it is one random number for all channels.
       origin: the operation that made it, for messages.
     """
 
@@ -49,6 +50,7 @@ class Node:
     gaussian = False
     centered = False
     certain = False
+    shared = False
     origin: Any = None
 
 
@@ -78,7 +80,7 @@ class Channels(Node):
     Moments are averages over the channels.
     """
 
-    leaves: frozenset[Key] = frozenset([("channels", 0, 0, 1)])
+    leaves: frozenset[Key] = frozenset([("channels", 0, 0)])
 
     def __init__(self, values: tuple[Array, ...]):
         self.values = values
@@ -93,8 +95,8 @@ class Leaf(Node):
     """A random array of its own.
 
     Attributes:
-      key: tells it from all others: its kind, its number among them, and of which channels of that
-        array it consists, the first and the step to the next.
+      key: tells it from all others: its kind, its number among them, and with which of the channels
+        of that array it begins.
     """
 
     centered = True
@@ -158,16 +160,28 @@ class Contraction(Leaf):
 
 
 class ChannelSum(Leaf):
-    """`scale` times a sum over `count` channels of a centered node: Gaussian in the limit."""
+    """`scale` times a sum over `count` channels of a centered node: Gaussian in the limit.
 
-    def __init__(self, key, source: Node, count: int, scale: float):
-        super().__init__(key, source.shape, True)
-        self.source, self.count, self.scale = source, count, scale
+    `whole` counts all entries that were summed, positions included.
+    """
+
+    def __init__(self, key, source: Node, count: int, whole: float, scale: float = 1.0):
+        super().__init__(key, source.shape, not source.shared)
+        self.source, self.count, self.whole, self.scale = source, count, whole, scale
 
     @property
     def vanishes(self) -> bool:
         """Whether it is a mean, which goes to 0, and not a sum over √count, which does not."""
-        return abs(self.scale) <= self.count**-0.75
+        return abs(abs(self.scale) * self.whole - 1) < 1e-4
+
+
+class Copies(Leaf):
+    """The sum of `count` independent copies of a node."""
+
+    def __init__(self, key, source: Node, count: int):
+        super().__init__(key, source.shape, source.gaussian)
+        self.source, self.count, self.centered = source, count, source.centered
+        self.shared = source.shared
 
 
 class Function(Node):
@@ -176,6 +190,7 @@ class Function(Node):
     def __init__(self, phi: Phi, base: Node, shift: float | None = None):
         self.phi, self.base, self.shift = phi, base, shift
         self.shape, self.leaves, self.certain = base.shape, base.leaves, base.certain
+        self.shared = base.shared
 
 
 class Sum(Node):
@@ -186,6 +201,7 @@ class Sum(Node):
         self.gaussian = all(t.gaussian for t in terms)
         self.centered = all(t.centered for t in terms)
         self.certain = all(t.certain for t in terms)
+        self.shared = any(t.shared for t in terms)
 
 
 class Scale(Node):
@@ -195,7 +211,7 @@ class Scale(Node):
         self.known, self.node = known, node
         self.shape = _broadcast([known.shape, node.shape])
         self.leaves, self.gaussian, self.centered = node.leaves, node.gaussian, node.centered
-        self.certain = node.certain
+        self.certain, self.shared = node.certain, node.shared
 
 
 class PositionMap(NamedTuple):
@@ -229,6 +245,7 @@ class Mapped(Node):
         self.gaussian = all(n.gaussian for n in nodes)
         self.centered = all(n.centered for n in nodes)
         self.certain = all(n.certain for n in nodes)
+        self.shared = any(n.shared for n in nodes)
 
 
 class Product(Node):
@@ -244,6 +261,7 @@ class Product(Node):
         self.independent = independent
         self.centered = independent and any(f.centered for f in factors)
         self.certain = all(f.certain for f in factors)
+        self.shared = any(f.shared for f in factors)
 
 
 class Probe(Node):

@@ -202,7 +202,7 @@ def _parameters(params: Any, found: Any, trainable: Predicate | None) -> list[An
         mean = number(law.mean)
         node: Node = mean
         if not fixed:
-            parameter = Parameter(("parameter", i, 0, 1), (), law.normal, law.variance, float(rate))
+            parameter = Parameter(("parameter", i, 0), (), law.normal, law.variance, float(rate))
             node = parameter if law.mean == 0 else Sum((mean, parameter))
         values.append(Value(node, axes))
     return values

@@ -16,6 +16,7 @@ from ntkflow.kernels.fields import (
     Channels,
     ChannelSum,
     Contraction,
+    Copies,
     Function,
     Known,
     Leaf,
@@ -107,6 +108,8 @@ class Moments:
                 return self._constant(value, own(side), node, node)
             case Function():
                 return self.expectations.mean(node.phi)(self.variance(node.base, side))
+            case Copies(source=source, count=count):
+                return views.scaled(count, self.mean(source, side))
             case Product(independent=True):
                 return views.product(self.mean(f, side) for f in node.factors)
             case Product(factors=(a, b)):
@@ -234,6 +237,14 @@ class Moments:
                 return views.scaled(rate if tangent else variance, equal)
             case ChannelSum(source=source, scale=scale, count=count):
                 return views.scaled(scale**2 * count, form(source, source, view))
+            case Copies(source=source, count=count):
+                alone = views.scaled(count, form(source, source, view))
+                if tangent or source.centered:
+                    return alone
+                rank = len(source.shape)
+                left = views.left(view, self.mean(source, view.left), rank)
+                right = views.right(view, self.mean(source, view.right), rank)
+                return views.total([alone, views.product([count * (count - 1) * left, right])])
             case Contraction(variance=variance, rate=rate):
                 passed = views.scaled(variance, self._contracted(form, leaf, view))
                 if not tangent:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ntkflow.kernels import elementwise, positions
-from ntkflow.kernels.fields import Unfollowed
+from ntkflow.kernels.fields import ChannelSum, Unfollowed
 from ntkflow.kernels.jaxprs import Equation
 from ntkflow.kernels.values import Value, settle, unify
 
@@ -106,7 +106,12 @@ def step(context: Any, equation: Equation, operands: list[Any], one: Step) -> li
             ]
             return [_total(results)]
         case "reduce_sum" if axis in params["axes"]:
-            return [_total(each(lambda size: {}))]
+            results = each(lambda size: {})
+            whole = math.prod(pieces.shape[i] for i in params["axes"])
+            for result in results:
+                if isinstance(result.node, ChannelSum):  # a part of the mean of all
+                    result.node.whole = whole
+            return [_total(results)]
         case "reduce_sum":
             before = sum(i < axis for i in params["axes"])
             return [Pieces(tuple(each(lambda size: {})), axis - before, pieces.mixed)]

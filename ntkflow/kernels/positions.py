@@ -1,5 +1,6 @@
 """Operations along positions: sums, pooling, slices, padding, concatenation, indexing."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -11,10 +12,12 @@ from ntkflow.kernels import elementwise
 from ntkflow.kernels.context import Context, Params
 from ntkflow.kernels.fields import (
     ChannelSum,
+    Copies,
     Known,
     Mapped,
     Node,
     PositionMap,
+    Product,
     Unfollowed,
     number,
 )
@@ -30,6 +33,7 @@ from ntkflow.kernels.values import (
     positions,
     reshape_positions,
     settle,
+    squeeze,
     unify,
 )
 from ntkflow.kernels.windows import Window
@@ -48,15 +52,21 @@ def reduce_sum(context: Context, params: Params, x: Value) -> Value:
     _, summed = positions_of(x, axes)
     if summed:
         node = sum_positions(node, summed)
-    if channels > 1:
-        if node.centered:
-            node = ChannelSum(context.new("sum over channels"), node, channels, 1.0)
-        else:
-            node = context.average(node, channels)
-            rest = [
-                tuple(f._replace(kind="constant") if f.kind == "channel" else f for f in axis)
-                for axis in rest
-            ]
+    remaining = math.prod(f.size for axis in rest for f in axis if f.kind == "channel")
+    if channels > 1 and channels < remaining and not isinstance(node, Product):
+        # A few experts, heads or members of an ensemble, not a wide layer.
+        node = Copies(context.key_of_sum(node), node, channels)
+    elif channels > 1 and node.centered:
+        # Over few entries a mean is no zero.
+        whole = channels * math.prod(n for i, n in enumerate(x.node.shape) if i in summed)
+        whole = whole if channels >= remaining else math.inf
+        node = ChannelSum(context.key_of_sum(node), node, channels, whole)
+    elif channels > 1:
+        node = context.average(node, channels)
+        rest = [
+            tuple(f._replace(kind="constant") if f.kind == "channel" else f for f in axis)
+            for axis in rest
+        ]
     if constant > 1:
         node = elementwise.scale(node, number(float(constant), len(node.shape)))
     return Value(node, tuple(rest))
@@ -155,9 +165,15 @@ def slice_(context: Context, params: Params, x: Value) -> Value:
             axes[i] = (Factor(shape[i], "constant"),) if shape[i] > 1 else ()
         elif len(kinds) == 1:
             (kind,) = kinds
-            later = math.prod(f.size for other in x.axes[i + 1 :] for f in other if f.kind == kind)
-            node = block(node, starts[i] * later, 1 if strides[i] == 1 else strides[i])
-            axes[i] = (Factor(shape[i], kind),) if shape[i] > 1 else ()
+            for outer, inner in itertools.pairwise(axis):
+                if outer.stride != inner.stride * inner.size:
+                    raise Unfollowed("a slice of channels in another order")
+            if kind == "any":
+                context.take_part(node, i, starts[i], limits[i])
+            stride = axis[-1].stride
+            node = block(node, starts[i] * stride)
+            left = Factor(shape[i], kind, strides[i] * stride)
+            axes[i] = (left,) if shape[i] > 1 else ()
         else:
             raise Unfollowed("a slice of an axis of channels and positions")
     x = Value(node, tuple(axes))
@@ -185,6 +201,28 @@ def split(context: Context, params: Params, x: Value) -> list[Value]:
         )
         start += int(size)
     return parts
+
+
+def stack(context: Context, params: Params, *values: Value) -> Value:
+    axis = params["axis"]
+
+    def raised(v: Value) -> Value:
+        axes = (*v.axes[:axis], (), *v.axes[axis:])
+        return Value(v.node, axes)
+
+    return concatenate(context, {"dimension": axis}, *(raised(v) for v in values))
+
+
+def unstack(context: Context, params: Params, x: Value) -> list[Value]:
+    axis = params["axis"]
+    parts = split(context, {"axis": axis, "sizes": [1] * x.shape[axis]}, x)
+    return [squeeze(part, [axis]) for part in parts]
+
+
+def tile(context: Context, params: Params, x: Value) -> Value:
+    """Copies side by side: a constant factor before those of each axis."""
+    repeated = [((Factor(n, "constant"),) if n > 1 else ()) for n in params["reps"]]
+    return Value(x.node, tuple(r + axis for r, axis in zip(repeated, x.axes, strict=True)))
 
 
 def pad(context: Context, params: Params, x: Value, fill: Value) -> Value:
@@ -259,7 +297,7 @@ def reduce_window_sum(context: Context, params: Params, x: Value) -> Value:
 
         return jax.lax.reduce_window(
             v,
-            jnp.zeros((), v.dtype),
+            np.zeros((), v.dtype),  # concrete, or there is no derivative
             jax.lax.add,
             whole(windows, 1),
             whole(strides, 1),
@@ -309,7 +347,8 @@ def _one_kind(axes: Sequence[Axis]) -> Kind:
 def select_positions(params: Params, x: Value, indices: Value) -> Value:
     """Which position each result is, found by indexing the positions' own numbers."""
     numbers, sizes = params["dimension_numbers"], list(params["slice_sizes"])
-    fixed = materialized(indices)
+    with jax.ensure_compile_time_eval():
+        fixed = materialized(indices)
     if len(fixed) > 1 or len(fixed[0]) > 1:
         raise Unfollowed("positions that differ by sample")
     whole = [i for i, axis in enumerate(x.axes) if {f.kind for f in axis} - {"position"}]

@@ -13,6 +13,9 @@ from ntkflow.kernels.positions import (
     rev,
     slice_,
     split,
+    stack,
+    tile,
+    unstack,
 )
 from ntkflow.kernels.values import broadcast, reshape, squeeze, transpose
 
@@ -23,6 +26,10 @@ RULES: dict[str, Callable[..., Any]] = {
     "reduce_window_sum": reduce_window_sum,
     "slice": slice_,
     "split": split,
+    "stack": stack,
+    "unstack": unstack,
+    "tile": tile,
+    "optimization_barrier": lambda context, params, *values: list(values),
     "pad": pad,
     "rev": rev,
     "cumsum": cumsum,

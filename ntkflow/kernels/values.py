@@ -38,8 +38,11 @@ Kind = Literal["position", "channel", "any", "constant"]
 
 
 class Factor(NamedTuple):
+    """A part of an axis; `stride` tells how far apart neighbours are among a field's channels."""
+
     size: int
     kind: Kind
+    stride: int = 1
 
 
 Axis = tuple[Factor, ...]
@@ -118,17 +121,38 @@ def reshape(value: Value, shape: Sequence[int]) -> Value:
             if missing and missing % factor.size == 0 if factor.size else False:
                 axis.append(factor)
             elif missing and factor.size % missing == 0 and factor.size:
-                axis.append(factor._replace(size=missing))
-                waiting.append(factor._replace(size=factor.size // missing))
-            elif axis and axis[-1].kind == factor.kind:
+                rest = factor.size // missing
+                axis.append(factor._replace(size=missing, stride=factor.stride * rest))
+                waiting.append(factor._replace(size=rest))
+            elif axis and _mergeable(axis[-1], factor):
                 waiting.append(factor._replace(size=axis.pop().size * factor.size))
-            elif waiting and waiting[-1].kind == factor.kind:
-                waiting.append(factor._replace(size=waiting.pop().size * factor.size))
+            elif waiting and _mergeable(factor, waiting[-1]):
+                inner = waiting.pop()
+                waiting.append(inner._replace(size=inner.size * factor.size))
             else:
                 raise Unfollowed("a reshape that mixes channels with positions")
         axes.append(tuple(axis))
     result = tuple(axes)
     return Value(reshape_positions(value.node, positions(result)), result)
+
+
+def _mergeable(outer: Factor, inner: Factor) -> bool:
+    if outer.kind != inner.kind:
+        return False
+    return outer.kind != "channel" or outer.stride == inner.stride * inner.size
+
+
+def fresh(axes: Sequence[Axis]) -> tuple[Axis, ...]:
+    """Axes of a new field, whose channels are counted along them."""
+    stride = 1
+    result: list[Axis] = []
+    for axis in reversed(axes):
+        factors: list[Factor] = []
+        for f in reversed(axis):
+            factors.insert(0, f._replace(stride=stride) if f.kind in ("channel", "any") else f)
+            stride *= f.size if f.kind in ("channel", "any") else 1
+        result.insert(0, tuple(factors))
+    return tuple(result)
 
 
 def transpose(value: Value, order: Sequence[int]) -> Value:
@@ -214,12 +238,8 @@ def unify(values: Sequence[Value]) -> tuple[list[Node], tuple[Axis, ...]]:
         parts = _common_factors([v.axes[i] for v in values])
         for own, part in zip(split, parts, strict=True):
             own.append(part)
-        axes.append(
-            tuple(
-                Factor(factors[0].size, _common_kind([f.kind for f in factors]))
-                for factors in zip(*parts, strict=True)
-            )
-        )
+        axes.append(tuple(_common_factor(factors) for factors in zip(*parts, strict=True)))
+    _refuse_other_channels(values, split)
     nodes = [
         _expand(reshape_positions(v.node, positions(own)), own, axes)
         for v, own in zip(values, split, strict=True)
@@ -245,7 +265,8 @@ def _common_factors(axes: list[Axis]) -> list[Axis]:
         for size in sizes:
             factor = factors.pop(0)
             if factor.size != size:
-                factors.insert(0, factor._replace(size=factor.size // size))
+                outer = factor._replace(size=factor.size // size, stride=factor.stride * size)
+                factors.insert(0, outer)
             parts.append(factor._replace(size=size))
         result.append(tuple(reversed(parts)))
     return result
@@ -260,11 +281,29 @@ def _cuts(axis: Axis) -> list[int]:
     return cuts
 
 
-def _common_kind(kinds: list[Kind]) -> Kind:
-    for kind in ("channel", "position", "any"):
-        if kind in kinds:
-            return kind
-    return "constant"
+def _common_factor(factors: Sequence[Factor]) -> Factor:
+    order: tuple[Kind, ...] = ("channel", "position", "any", "constant")
+    kind = next(kind for kind in order if any(f.kind == kind for f in factors))
+    return next(f for f in factors if f.kind == kind)
+
+
+def _refuse_other_channels(values: Sequence[Value], axes: Sequence[Sequence[Axis]]) -> None:
+    """Refuse to let channels of a field meet other channels of the same: it is not what is left
+    of the law of one channel."""
+    rows = [
+        ({key for key in v.node.leaves if key[0] != "channels"}, [f for a in own for f in a])
+        for v, own in zip(values, axes, strict=True)
+    ]
+    for i, (leaves1, factors1) in enumerate(rows):
+        for leaves2, factors2 in rows[:i]:
+            if leaves1.isdisjoint(leaves2):
+                continue
+            for f, g in zip(factors1, factors2, strict=True):
+                kinds = {f.kind, g.kind}
+                if kinds == {"channel", "constant"} or (
+                    kinds == {"channel"} and f.stride != g.stride
+                ):
+                    raise Unfollowed("channels of a field that meet other channels of the same")
 
 
 def _expand(node: Node, own: list[Axis], axes: Sequence[Axis]) -> Node:
@@ -328,27 +367,27 @@ def place(node: Node, sizes: tuple[int, ...]) -> Node:
     raise Unfollowed("parameters or noise at positions, after an operation on them", node.origin)
 
 
-def block(node: Node, offset: int, stride: int = 1) -> Node:
+def block(node: Node, offset: int) -> Node:
     """Channels of a node from an offset on: independent of those at any other offset."""
-    if offset == 0 and stride == 1:
+    if offset == 0:
         return node
     match node:
         case Known():
             return node
         case Leaf():
-            kind, which, start, step = node.key
-            return node.renamed((kind, which, start + step * offset, step * stride))
+            kind, which, start = node.key
+            return node.renamed((kind, which, start + offset))
         case Function():
-            return Function(node.phi, block(node.base, offset, stride), node.shift)
+            return Function(node.phi, block(node.base, offset), node.shift)
         case Sum():
-            return Sum(tuple(block(term, offset, stride) for term in node.terms))
+            return Sum(tuple(block(term, offset) for term in node.terms))
         case Scale():
-            return Scale(node.known, block(node.node, offset, stride))
+            return Scale(node.known, block(node.node, offset))
         case Product():
-            return Product(tuple(block(factor, offset, stride) for factor in node.factors))
+            return Product(tuple(block(factor, offset) for factor in node.factors))
         case Probe():
-            return Probe(block(node.node, offset, stride), block(node.parameter, offset, stride))
+            return Probe(block(node.node, offset), block(node.parameter, offset))
         case Mapped():
-            nodes = tuple(block(inner, offset, stride) for inner in node.nodes)
+            nodes = tuple(block(inner, offset) for inner in node.nodes)
             return Mapped(node.map, nodes, node.known)
     raise Unfollowed("a slice of channels that hold known numbers", node.origin)

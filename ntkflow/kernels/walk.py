@@ -10,7 +10,7 @@ import numpy as np
 
 from ntkflow.kernels import elementwise
 from ntkflow.kernels.context import Context
-from ntkflow.kernels.fields import ChannelSum, Known, Noise, Unfollowed, number
+from ntkflow.kernels.fields import ChannelSum, Known, Node, Noise, Sum, Unfollowed, number
 from ntkflow.kernels.jaxprs import Constant, Equation, Program, atom_dtype, location
 from ntkflow.kernels.pieces import (
     Pieces,
@@ -41,6 +41,11 @@ def walk(context: Context, program: Program, inputs: Sequence[Any]) -> Value | P
                 assert result.shape == variable.shape, (equation.name, result, variable.shape)
                 result.node.origin = result.node.origin or equation
         values.update(zip(equation.outputs, results, strict=True))
+    if len(program.outputs) != 1:
+        raise ValueError(
+            f"apply returns {len(program.outputs)} arrays; expected one. Wrap a network with "
+            "several outputs, or with mutable collections, and return one output alone."
+        )
     (output,) = program.outputs
     return _resolved(read(output))
 
@@ -94,9 +99,16 @@ def _constant(array: Any) -> Value:
 
 def _resolved(value: Any) -> Any:
     """A sum over channels once its scale is known: zero if it turned out to be a mean."""
-    if isinstance(value, Value) and isinstance(value.node, ChannelSum) and value.node.vanishes:
-        return simplified(value._replace(node=number(0.0)))
-    return value
+    if not isinstance(value, Value):
+        return value
+    terms = value.node.terms if isinstance(value.node, Sum) else (value.node,)
+    kept = [t for t in terms if not (isinstance(t, ChannelSum) and t.vanishes)]
+    if len(kept) == len(terms):
+        return value
+    node: Node = number(0.0, len(value.node.shape))
+    for term in kept:
+        node = elementwise.add(node, term)
+    return simplified(value._replace(node=node))
 
 
 def _evaluate(context: Context, equation: Equation, operands: list[Value]) -> list[Value]:

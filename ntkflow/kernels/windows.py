@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 
@@ -60,7 +61,7 @@ def _slide_along(array, axes, size, stride, padding, base_dilation, window_dilat
 
         return jax.lax.reduce_window(
             array,
-            jnp.zeros((), array.dtype),
+            np.zeros((), array.dtype),  # concrete, or there is no derivative
             jax.lax.add,
             whole(size, 1),
             whole(stride, 1),
