@@ -7,8 +7,8 @@ neural-tangents needs an old JAX, hence an environment of its own, with Python 3
 
 Speed: float32, NTK of one set of samples (x2 = x1), jitted on both sides; without --peer-python
 only ntkflow runs. Agreement: float64, kernels of some 440 networks against those that are stored
-in tests/kernels/reference; it takes minutes, and --agreement asks for it. This file runs under both
-interpreters: what one of them lacks is imported in functions.
+in tests/kernels/infinite/reference; it takes minutes, and --agreement asks for it. This file runs
+under both interpreters: what one of them lacks is imported in functions.
 """
 
 import contextlib
@@ -252,7 +252,7 @@ def agreement():
 
 
 def architectures():
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "kernels"))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "kernels" / "infinite"))
     import architectures
 
     return architectures

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import flax
 import jax
+import jax.numpy as jnp
 from jax.extend.core import Literal, jaxpr_as_fun
 
 
@@ -29,7 +30,7 @@ class Constant(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return jax.numpy.shape(self.value)
+        return jnp.shape(self.value)
 
 
 Atom = Variable | Constant
@@ -196,13 +197,13 @@ def _unroll(params, results_outside, inputs, sources, equations) -> list[Atom]:
         results = _write_out(body, constants, [*constant, *carry, *rows], sources, equations)
         carry, steps[i] = results[:carries], results[carries:]
     columns = zip(*steps, strict=True)
-    ys = [append(lambda *ys: jax.numpy.stack(ys), *column)[0] for column in columns]
+    ys = [append(lambda *ys: jnp.stack(ys), *column)[0] for column in columns]
     return [*carry, *ys]
 
 
 def atom_dtype(atom: Atom) -> Any:
     """The dtype of an array of a program."""
-    return atom.dtype if isinstance(atom, Variable) else jax.numpy.result_type(atom.value)
+    return atom.dtype if isinstance(atom, Variable) else jnp.result_type(atom.value)
 
 
 def _live(equations: list[Equation], outputs: list[Atom]) -> tuple[Equation, ...]:
@@ -223,7 +224,7 @@ def fingerprint(phi: Callable) -> str:
       >>> fingerprint(jnp.tanh) == fingerprint(lambda x: jnp.tanh(x))
       True
     """
-    return str(jax.make_jaxpr(phi)(jax.ShapeDtypeStruct((), jax.numpy.result_type(float))))
+    return str(jax.make_jaxpr(phi)(jax.ShapeDtypeStruct((), jnp.result_type(float))))
 
 
 _LIBRARIES = tuple(os.path.dirname(str(package.__file__)) + os.sep for package in (jax, flax))

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from ntkflow.kernels import views
-from ntkflow.kernels.views import View
+from ntkflow.kernels.infinite import views
+from ntkflow.kernels.infinite.views import View
 
 
 def samples(seed, *shape):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from ntkflow.kernels.infinite.laws import draws, law, law_of_bits, laws
 from ntkflow.kernels.jaxprs import trace
-from ntkflow.kernels.laws import draws, law, law_of_bits, laws
 from ntkflow.layers import rademacher, sphere
 
 KEY = jax.eval_shape(lambda: jax.random.key(0))

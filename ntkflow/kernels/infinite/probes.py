@@ -1,6 +1,6 @@
 """Trained scales (of normalization): what they add to the derivative of a field."""
 
-from ntkflow.kernels.fields import Known, Mapped, Node, Probe, Scale, Sum, Unfollowed
+from ntkflow.kernels.infinite.fields import Known, Mapped, Node, Probe, Scale, Sum, Unfollowed
 
 Scaled = tuple[list[Known], Probe]
 

@@ -5,9 +5,9 @@ import math
 import jax
 import jax.numpy as jnp
 
-from ntkflow.kernels import elementwise
-from ntkflow.kernels.context import Context, Params
-from ntkflow.kernels.fields import (
+from ntkflow.kernels.infinite import elementwise
+from ntkflow.kernels.infinite.context import Context, Params
+from ntkflow.kernels.infinite.fields import (
     Contraction,
     Known,
     Lookup,
@@ -17,8 +17,8 @@ from ntkflow.kernels.fields import (
     Scale,
     Unfollowed,
 )
-from ntkflow.kernels.positions import positions_of, reduce_sum, select_positions
-from ntkflow.kernels.values import (
+from ntkflow.kernels.infinite.positions import positions_of, reduce_sum, select_positions
+from ntkflow.kernels.infinite.values import (
     Axis,
     Factor,
     Value,
@@ -32,7 +32,7 @@ from ntkflow.kernels.values import (
     transpose,
     unify,
 )
-from ntkflow.kernels.windows import Window
+from ntkflow.kernels.infinite.windows import Window
 
 
 def weight_of(value: Value) -> tuple[Parameter, float] | None:

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ntkflow.kernels import elementwise
-from ntkflow.kernels.context import Context, Params
-from ntkflow.kernels.fields import (
+from ntkflow.kernels.infinite import elementwise
+from ntkflow.kernels.infinite.context import Context, Params
+from ntkflow.kernels.infinite.fields import (
     ChannelSum,
     Copies,
     Known,
@@ -21,7 +21,7 @@ from ntkflow.kernels.fields import (
     Unfollowed,
     number,
 )
-from ntkflow.kernels.values import (
+from ntkflow.kernels.infinite.values import (
     Axis,
     Factor,
     Kind,
@@ -36,7 +36,7 @@ from ntkflow.kernels.values import (
     squeeze,
     unify,
 )
-from ntkflow.kernels.windows import Window
+from ntkflow.kernels.infinite.windows import Window
 
 
 def reduce_sum(context: Context, params: Params, x: Value) -> Value:

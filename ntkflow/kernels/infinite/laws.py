@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ntkflow.kernels import distributions
-from ntkflow.kernels.distributions import Law as Law, law_of_bits as law_of_bits
+from ntkflow.kernels.infinite import distributions
+from ntkflow.kernels.infinite.distributions import Law as Law, law_of_bits as law_of_bits
 from ntkflow.kernels.jaxprs import Constant, Equation, Program, Variable, location, trace
 
 

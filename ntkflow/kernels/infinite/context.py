@@ -4,8 +4,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from ntkflow.kernels.fields import Key, Known, Node, Parameter, Unfollowed, number
-from ntkflow.kernels.moments import Moments
+from ntkflow.kernels.infinite.fields import Key, Known, Node, Parameter, Unfollowed, number
+from ntkflow.kernels.infinite.moments import Moments
 
 Params = dict[str, Any]
 

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ntkflow.kernels import views
 from ntkflow.kernels.arccos import safe_sqrt
-from ntkflow.kernels.distributions import law_of_bits
-from ntkflow.kernels.expectations import Expectations, as_function, slope_times
-from ntkflow.kernels.fields import (
+from ntkflow.kernels.infinite import views
+from ntkflow.kernels.infinite.distributions import law_of_bits
+from ntkflow.kernels.infinite.expectations import Expectations, as_function, slope_times
+from ntkflow.kernels.infinite.fields import (
     Channels,
     ChannelSum,
     Contraction,
@@ -31,10 +31,10 @@ from ntkflow.kernels.fields import (
     Sum,
     Unfollowed,
 )
-from ntkflow.kernels.probes import proportion, split_probes
+from ntkflow.kernels.infinite.probes import proportion, split_probes
+from ntkflow.kernels.infinite.views import View, own
+from ntkflow.kernels.infinite.windows import slide
 from ntkflow.kernels.quadrature import derivative
-from ntkflow.kernels.views import View, own
-from ntkflow.kernels.windows import slide
 
 Form = Callable[[Node, Node, View], Array | None]
 

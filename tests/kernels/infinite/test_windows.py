@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ntkflow.kernels.windows import Window, slide
+from ntkflow.kernels.infinite.windows import Window, slide
 
 # sizes, window, strides, padding, base dilation, window dilation; one entry per axis
 WINDOWS = {

@@ -11,16 +11,16 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from ntkflow import checks
-from ntkflow.kernels.context import Context
-from ntkflow.kernels.fields import Node, Parameter, Sum, number
+from ntkflow.kernels.infinite.context import Context
+from ntkflow.kernels.infinite.fields import Node, Parameter, Sum, number
+from ntkflow.kernels.infinite.laws import Law, laws
+from ntkflow.kernels.infinite.moments import Moments
+from ntkflow.kernels.infinite.pieces import Pieces
+from ntkflow.kernels.infinite.values import Factor, Value, known_value
+from ntkflow.kernels.infinite.views import View
+from ntkflow.kernels.infinite.walk import Key, refuse_mixing, refuse_own_derivatives, reported, walk
 from ntkflow.kernels.jaxprs import trace
-from ntkflow.kernels.laws import Law, laws
-from ntkflow.kernels.moments import Moments
-from ntkflow.kernels.pieces import Pieces
 from ntkflow.kernels.recursion import Kernels
-from ntkflow.kernels.values import Factor, Value, known_value
-from ntkflow.kernels.views import View
-from ntkflow.kernels.walk import Key, refuse_mixing, refuse_own_derivatives, reported, walk
 from ntkflow.parameters import Predicate, partition
 
 Limit = Callable[..., Kernels]

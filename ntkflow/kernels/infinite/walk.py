@@ -8,18 +8,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ntkflow.kernels import elementwise
-from ntkflow.kernels.context import Context
-from ntkflow.kernels.fields import ChannelSum, Known, Node, Noise, Sum, Unfollowed, number
-from ntkflow.kernels.jaxprs import Constant, Equation, Program, atom_dtype, location
-from ntkflow.kernels.pieces import (
+from ntkflow.kernels.infinite import elementwise
+from ntkflow.kernels.infinite.context import Context
+from ntkflow.kernels.infinite.fields import ChannelSum, Known, Node, Noise, Sum, Unfollowed, number
+from ntkflow.kernels.infinite.pieces import (
     Pieces,
     concatenated,
     is_concatenation_of_channels,
     step as step_in_pieces,
 )
-from ntkflow.kernels.rules import RULES, STRUCTURAL
-from ntkflow.kernels.values import Factor, Value, known_value, materialized, simplified, unify
+from ntkflow.kernels.infinite.rules import RULES, STRUCTURAL
+from ntkflow.kernels.infinite.values import (
+    Factor,
+    Value,
+    known_value,
+    materialized,
+    simplified,
+    unify,
+)
+from ntkflow.kernels.jaxprs import Constant, Equation, Program, atom_dtype, location
 
 
 class Key:

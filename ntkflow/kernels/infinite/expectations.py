@@ -6,7 +6,7 @@ from jax import Array
 
 from ntkflow.kernels.arccos import ratio
 from ntkflow.kernels.dual import dual_pair, mean, pair_expectation
-from ntkflow.kernels.fields import Function, Node, Phi
+from ntkflow.kernels.infinite.fields import Function, Node, Phi
 from ntkflow.kernels.jaxprs import fingerprint
 from ntkflow.kernels.quadrature import derivative
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 
-from ntkflow.kernels.fields import (
+from ntkflow.kernels.infinite.fields import (
     Channels,
     Function,
     Known,

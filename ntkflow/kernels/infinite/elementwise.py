@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ntkflow.kernels.fields import (
+from ntkflow.kernels.infinite.fields import (
     ChannelSum,
     Function,
     Known,
@@ -23,7 +23,7 @@ from ntkflow.kernels.fields import (
     Unfollowed,
     number,
 )
-from ntkflow.kernels.values import Axis, Value, unify
+from ntkflow.kernels.infinite.values import Axis, Value, unify
 
 # Primitives that act entry by entry, whatever they compute.
 ELEMENTWISE = frozenset(

@@ -5,10 +5,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from ntkflow.kernels import elementwise, positions
-from ntkflow.kernels.fields import ChannelSum, Unfollowed
+from ntkflow.kernels.infinite import elementwise, positions
+from ntkflow.kernels.infinite.fields import ChannelSum, Unfollowed
+from ntkflow.kernels.infinite.values import Value, settle, unify
 from ntkflow.kernels.jaxprs import Equation
-from ntkflow.kernels.values import Value, settle, unify
 
 Step = Callable[[Any, Equation, list[Any]], list[Any]]
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from ntkflow.kernels.contractions import conv_general_dilated, dot_general, gather
-from ntkflow.kernels.positions import (
+from ntkflow.kernels.infinite.contractions import conv_general_dilated, dot_general, gather
+from ntkflow.kernels.infinite.positions import (
     concatenate,
     cumsum,
     pad,
@@ -17,7 +17,7 @@ from ntkflow.kernels.positions import (
     tile,
     unstack,
 )
-from ntkflow.kernels.values import broadcast, reshape, squeeze, transpose
+from ntkflow.kernels.infinite.values import broadcast, reshape, squeeze, transpose
 
 RULES: dict[str, Callable[..., Any]] = {
     "dot_general": dot_general,
