@@ -238,7 +238,7 @@ def location(equation: Equation) -> str:
     shows where that was, and then where it is called from now.
 
     Example:
-      >>> program = trace(jnp.sort, jax.ShapeDtypeStruct((3,), "float32"))
+      >>> program = trace(lambda x: jnp.sort(x), jax.ShapeDtypeStruct((3,), "float32"))
       >>> location(program.equations[-1])
       'line 1 of <doctest ...
     """
