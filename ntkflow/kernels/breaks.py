@@ -184,12 +184,10 @@ def polynomial_dual(f: Piecewise, g: Piecewise, count: int) -> Kernels:
     """
     degree = max(len(piece) for h in (f, g) for piece in h.pieces or ()) - 1
     parts1, parts2 = ([_corners(h.differentiate(n), degree) for n in range(count)] for h in (f, g))
-    pairs = list(itertools.product(range(len(f.breaks)), range(len(g.breaks))))
-    signs = [_sign(f.breaks[i]) * _sign(g.breaks[j]) for i, j in pairs]
-    jumps = np.zeros((len(pairs), count, degree + 1, degree + 1))
-    for product, (i, j) in zip(jumps, pairs, strict=True):
-        for n, (p, q) in enumerate(zip(parts1, parts2, strict=True)):
-            product[n] = np.multiply.outer(p[1][i], q[1][j])
+    signs1, signs2 = ([_sign(at) for at in h.breaks] for h in (f, g))
+    # By break of f, break of g, order of the derivative, m, n.
+    jumps = [np.einsum("im,jn->ijmn", p[1], q[1]) for p, q in zip(parts1, parts2, strict=True)]
+    jumps = np.stack(jumps, axis=2)
 
     def duals(q1, c, q2):
         a, b = safe_sqrt(q1), safe_sqrt(q2)
@@ -213,25 +211,25 @@ def polynomial_dual(f: Piecewise, g: Piecewise, count: int) -> Kernels:
             term = center1[n, l] * (center2[n, l] + corner2[n, l]) + corner1[n, l] * center2[n, l]
             totals[n] = totals[n] * rho / (l + 1) + term
 
-        def add_pair(totals, pair):
-            (h, tail_h), (k, tail_k), weight, sign = pair
-            sign = sign * jnp.sign(c)
-            sums = list(totals)
-            for first in (True, False):
-                moment = _corner_moments(h, k, tail_h, sign, rest, spread, first)
-                for n, i, j in np.argwhere(jumps.any(axis=0)).tolist():
-                    if first:
-                        sums[n] += weight[n, i, j] * a**i * b**j * moment(i, j)
-                    else:
-                        sums[n] += weight[n, i, j] * a**i * b**j * moment(j, i)
-                h, k, tail_h = k, h, tail_k
-            return tuple(sums), None
+        def add_row(totals, row):
+            (h, tail_h), sign1, row_weights = row
 
-        if not pairs:
+            def add_pair(totals, pair):
+                (k, tail_k), sign2, weight = pair
+                sums, sign = list(totals), sign1 * sign2 * jnp.sign(c)
+                first = _corner_moments(h, k, tail_h, sign, rest, spread, True)
+                second = _corner_moments(k, h, tail_k, sign, rest, spread, False)
+                for n, i, j in np.argwhere(jumps.any(axis=(0, 1))).tolist():
+                    moment = first(i, j) + second(j, i)
+                    sums[n] += weight[n, i, j] * a**i * b**j * moment
+                return tuple(sums), None
+
+            return jax.lax.scan(add_pair, totals, (at_v, sign2s, row_weights))[0], None
+
+        if not jumps.any():
             return tuple(totals)
-        i, j = (np.array(x) for x in zip(*pairs, strict=True))
-        weights = jnp.asarray(jumps, c.dtype), jnp.asarray(signs, c.dtype)
-        return jax.lax.scan(add_pair, tuple(totals), (at_u[i], at_v[j], *weights))[0]
+        sign1s, sign2s, weights = (jnp.asarray(x, c.dtype) for x in (signs1, signs2, jumps))
+        return jax.lax.scan(add_row, tuple(totals), (at_u, sign1s, weights))[0]
 
     return duals
 
