@@ -186,8 +186,8 @@ def polynomial_dual(f: Piecewise, g: Piecewise, count: int) -> Kernels:
     parts1, parts2 = ([_corners(h.differentiate(n), degree) for n in range(count)] for h in (f, g))
     signs1, signs2 = ([_sign(at) for at in h.breaks] for h in (f, g))
     # By break of f, break of g, order of the derivative, m, n.
-    jumps = [np.einsum("im,jn->ijmn", p[1], q[1]) for p, q in zip(parts1, parts2, strict=True)]
-    jumps = np.stack(jumps, axis=2)
+    orders = zip(parts1, parts2, strict=True)
+    jumps = np.stack([np.einsum("im,jn->ijmn", p[1], q[1]) for p, q in orders], axis=2)
 
     def duals(q1, c, q2):
         a, b = safe_sqrt(q1), safe_sqrt(q2)
@@ -212,7 +212,7 @@ def polynomial_dual(f: Piecewise, g: Piecewise, count: int) -> Kernels:
             totals[n] = totals[n] * rho / (l + 1) + term
 
         def add_row(totals, row):
-            (h, tail_h), sign1, row_weights = row
+            (h, tail_h), sign1, weights = row
 
             def add_pair(totals, pair):
                 (k, tail_k), sign2, weight = pair
@@ -224,12 +224,12 @@ def polynomial_dual(f: Piecewise, g: Piecewise, count: int) -> Kernels:
                     sums[n] += weight[n, i, j] * a**i * b**j * moment
                 return tuple(sums), None
 
-            return jax.lax.scan(add_pair, totals, (at_v, sign2s, row_weights))[0], None
+            return jax.lax.scan(add_pair, totals, (at_v, signs[1], weights))[0], None
 
         if not jumps.any():
             return tuple(totals)
-        sign1s, sign2s, weights = (jnp.asarray(x, c.dtype) for x in (signs1, signs2, jumps))
-        return jax.lax.scan(add_row, tuple(totals), (at_u, sign1s, weights))[0]
+        *signs, weights = (jnp.asarray(x, c.dtype) for x in (signs1, signs2, jumps))
+        return jax.lax.scan(add_row, tuple(totals), (at_u, signs[0], weights))[0]
 
     return duals
 
@@ -314,7 +314,7 @@ def _tails(h: Array) -> Callable[[int], Array]:
 
 
 def _corner_moments(
-    h: Array, k: Array, tail: Array, sign: Array, rest: Array, spread: Array, first: Array
+    h: Array, k: Array, tail: Array, sign: Array, rest: Array, spread: Array, first: bool
 ) -> Callable[[int, int], Array]:
     """(m, n) ↦ one of two parts of Tₘₙ = E[(x − h)₊ᵐ (y − k)₊ⁿ]/(m! n!), x and y standard normal.
 
@@ -336,7 +336,7 @@ def _corner_moments(
         if n == 0:
             return (density * above, 0)[side]
         if n == -1:
-            return jnp.where(first, density * spread * _density(ray), 0)
+            return density * spread * _density(ray) if first else 0
         power = spread**2 if n > 1 else 1
         return (power * edge(side, n - 2) - gaps[side] * edge(side, n - 1)) / n
 

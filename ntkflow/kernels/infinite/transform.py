@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -49,6 +50,8 @@ def infinite_width(module: Any, *, trainable: Predicate | None = None) -> Limit:
     Inputs are contracted as if weights were Gaussian: exact for normal initializers, else up to
     the central limit theorem over the inputs. Sums over channels are numbers (the law of large
     numbers); a sum of products of two independent fields, scaled by 1/√channels, is Gaussian.
+    Heads of attention are many, though a network may have one. Parameters that meet the inputs
+    before the first layer of weights are averaged over, as those of any field.
     Dropout draws a mask for each sample, the same for a sample of x1 and itself if x2 is None.
     Only functions of Gaussian fields have a limit here, not functions of sums of activations, of
     pooled activations or of products, nor maximum pooling and softmax of random scores.
@@ -73,7 +76,8 @@ def infinite_width(module: Any, *, trainable: Predicate | None = None) -> Limit:
         that mixes samples; inputs that are empty, hold NaN, or differ in shape.
 
     Example:
-      >>> import flax.linen as nn
+      >>> import flax.errors
+import flax.linen as nn
       >>> from ntkflow.layers import Dense
       >>> module = nn.Sequential([Dense(64, w_std=2**0.5), nn.relu, Dense(1)])
       >>> kernel = infinite_width(module)
@@ -148,7 +152,14 @@ def _limit(init, apply, trainable, sides) -> Kernels:
         return jax.ShapeDtypeStruct((count, *sides[0].shape[1:]), dtype)
 
     params = jax.eval_shape(init, key, sample(1))
-    program = trace(apply, params, sample(1), key)
+    try:
+        program = trace(apply, params, sample(1), key)
+    except flax.errors.ModifyScopeVariableError as error:
+        raise ValueError(
+            "The network changes variables while it is applied, as batch normalization in training "
+            "mode does, which mixes samples. Kernels of samples need frozen statistics "
+            "(use_running_average=True), or another normalization."
+        ) from error
     refuse_own_derivatives(program)
     refuse_mixing(program, trace(apply, params, sample(2), key))
     inputs = _parameters(params, laws(init, key, sample(1)), trainable)

@@ -366,3 +366,25 @@ def test_kernels_are_those_of_wide_networks(network):
         assert (np.abs(np.asarray(kernel) - found) < allowed).all()
     # Trained scales make a quarter of the first's diagonal: without them it would fail.
     assert (allowed < 0.12 * np.outer(scale, scale)).all()
+
+
+def few(reduce):
+    """Four experts, whose average is no law of large numbers."""
+
+    def init(key, x):
+        shapes = {"first": (x.shape[1], 32), "experts": (4, 32, 16), "last": (16,)}
+        keys = jax.random.split(key, 3)
+        return {n: jax.random.normal(k, s) for k, (n, s) in zip(keys, shapes.items(), strict=True)}
+
+    def apply(params, x):
+        h = nn.relu(x @ params["first"]) / 32**0.5
+        return reduce(jnp.einsum("bd,edf->bef", h, params["experts"])) @ params["last"] / 4
+
+    return infinite_width((init, apply))
+
+
+def test_an_average_over_few_experts_keeps_its_variance():
+    x = helpers.samples(0, 3, 5)
+    average, one = few(lambda h: h.mean(1))(x), few(lambda h: h[:, 0])(x)
+    np.testing.assert_allclose(average.nngp, one.nngp / 4, rtol=1e-12)
+    np.testing.assert_allclose(average.ntk, one.ntk / 4, rtol=1e-12)

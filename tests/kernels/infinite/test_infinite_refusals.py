@@ -108,8 +108,69 @@ def test_batch_normalization_in_training_is_refused():
     def apply(variables, x):
         return module.apply(variables, x, mutable=["batch_stats"])[0]
 
-    with pytest.raises(ValueError, match="use_running_average=True"):
-        infinite_width((module.init, apply))(X)
+    for network in (module, (module.init, apply)):
+        with pytest.raises(ValueError, match="use_running_average=True"):
+            infinite_width(network)(X)
+
+
+# Channels that do not stand side by side with themselves.
+MEETINGS = [
+    lambda h: (h[:, :, None] * h[:, None, :]).reshape(len(h), -1),
+    lambda h: h + h.reshape(-1, 2, 4).swapaxes(1, 2).reshape(h.shape),
+    lambda h: h.reshape(-1, 4, 2)[..., 0] * h[:, :4],
+    lambda h: nn.relu(h) * h[:, :1],
+]
+
+
+@pytest.mark.parametrize("function", MEETINGS)
+def test_channels_of_a_field_that_meet_other_channels_of_it_are_refused(function):
+    with pytest.raises(ValueError, match=f"meet other channels of the same .*{HERE}"):
+        infinite_width(nn.Sequential([Dense(8), function, Dense(1)]))(X)
+
+
+class Gate(nn.Module):
+    """One random number for all channels, and then a nonlinear function or not."""
+
+    function: object
+
+    @nn.compact
+    def __call__(self, x):
+        h = Dense(64)(x) * Dense(1)(x)
+        return Dense(1)(self.function(Dense(64)(h)))
+
+
+def test_functions_of_what_all_channels_share_are_refused():
+    assert infinite_width(Gate(lambda h: h))(X).ntk.shape == (len(X), len(X))
+    with pytest.raises(ValueError, match="a random number that all channels share"):
+        infinite_width(Gate(nn.tanh))(X)
+
+
+class Scaled(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        scale = self.param("scale", nn.initializers.ones, ())
+        return Dense(1)(scale * nn.relu(Dense(8)(x)))
+
+
+def test_trained_scalars_are_refused_and_fixed_ones_followed():
+    with pytest.raises(ValueError, match="a parameter that all channels share"):
+        infinite_width(Scaled())(X)
+    fixed = infinite_width(Scaled(), trainable=lambda path: "scale" not in path)(X)
+    plain = infinite_width(nn.Sequential([Dense(8), nn.relu, Dense(1)]))(X)
+    np.testing.assert_allclose(fixed.ntk, plain.ntk, rtol=1e-12)
+
+
+@jax.custom_jvp
+def straight_through(x):
+    return jnp.sign(x)
+
+
+straight_through.defjvp(lambda primals, tangents: (straight_through(*primals), tangents[0]))
+
+
+def test_a_derivative_rule_that_is_no_derivative_is_refused():
+    with pytest.raises(ValueError, match="custom derivative rule is not its derivative"):
+        infinite_width(nn.Sequential([Dense(8), straight_through, Dense(1)]))(X)
 
 
 @pytest.mark.parametrize(
