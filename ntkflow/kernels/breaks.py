@@ -359,7 +359,7 @@ def _owen(h: Array, tail_h: Array, x: Array, tail_x: Array) -> Array:
     P(z > h) and P(z > x).
 
     T(h, a) = ∫₀ᵃ exp(−h² (1 + t²)/2)/(1 + t²) dt/2π by Gauss–Legendre for a <= 1, to 1e-15, and
-    T(h, x/h) + T(x, h/x) = ½ P(z > h) + ½ P(z > x) − P(z > h) P(z > x).
+    T(h, x/h) + T(x, h/x) = ½ P(z > h) + ½ P(z > x) − P(z > h) P(z > x) (Owen 1956).
     """
     points = 10 if h.dtype == jnp.float64 else 5  # of the even rule on (−a, a)
     rule = (jnp.asarray(x[points:], h.dtype) for x in np.polynomial.legendre.leggauss(2 * points))

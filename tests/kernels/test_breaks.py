@@ -6,6 +6,7 @@ import scipy.special
 from jax.scipy.stats import norm
 
 from ntkflow.kernels.breaks import _owen, piecewise, polynomial_dual
+from ntkflow.kernels.dual import dual_activation
 from ntkflow.kernels.quadrature import Piecewise, cut_dual
 
 
@@ -162,6 +163,15 @@ def test_polynomials_without_breaks_are_isserlis():
     value, slopes = jax.jit(polynomial_dual(line, square, 2))(*points)
     np.testing.assert_allclose(value, points[2], rtol=1e-14)
     np.testing.assert_allclose(slopes, 0, atol=1e-14)
+
+
+def test_too_many_breaks_cost_digits():
+    q, steps = jnp.array([0.25, 1.0]), jnp.arange(1.0, 9.0)[:, None]
+    found = dual_activation(jnp.round)[0](q, q, q)
+    tails = norm.sf((steps - 0.5) / jnp.sqrt(q)[None])  # Σ k² (sf(k − ½) − sf(k + ½))
+    expected = jnp.sum(2 * (2 * steps - 1) * tails, axis=0)
+    error = jnp.abs(found / expected - 1)
+    assert 0.01 < jnp.max(error) < 0.05
 
 
 def test_owens_function(dtype):
