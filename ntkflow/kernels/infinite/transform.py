@@ -76,8 +76,7 @@ def infinite_width(module: Any, *, trainable: Predicate | None = None) -> Limit:
         that mixes samples; inputs that are empty, hold NaN, or differ in shape.
 
     Example:
-      >>> import flax.errors
-import flax.linen as nn
+      >>> import flax.linen as nn
       >>> from ntkflow.layers import Dense
       >>> module = nn.Sequential([Dense(64, w_std=2**0.5), nn.relu, Dense(1)])
       >>> kernel = infinite_width(module)
