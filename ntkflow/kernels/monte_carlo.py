@@ -2,22 +2,19 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from flax.errors import InvalidRngError
 from jax.typing import ArrayLike
 
 from ntkflow import checks
 from ntkflow.kernels.empirical import empirical_nngp, empirical_ntk
+from ntkflow.kernels.initializable import Apply, Init, initializable
 from ntkflow.kernels.recursion import Kernels
 from ntkflow.parameters import Predicate
-
-Init = Callable[[jax.Array, jax.Array], Any]
-Apply = Callable[[Any, jax.Array], jax.Array]
 
 
 class MonteCarlo(NamedTuple):
@@ -77,7 +74,7 @@ def monte_carlo_kernel(
       Novak et al. (2019), "Bayesian deep convolutional networks with many channels are Gaussian
       processes", section 4, for the NNGP.
     """
-    init, apply = _network(module)
+    init, apply = initializable(module)
     count = checks.positive_int("samples", samples)
     if count == 1:
         raise ValueError("samples is 1; expected at least 2, or there is no standard error.")
@@ -87,8 +84,8 @@ def monte_carlo_kernel(
         key, mask_key = jax.random.split(key)
         params = init(key, x1[:1])
         network = apply
-        if isinstance(module, nn.Module) and _draws_masks(module, params, x1):
-            network, x1, x2 = _masked(module, mask_key, x1, x2)
+        if _draws_masks(apply, params, x1):
+            network, x1, x2 = _masked(apply, mask_key, x1, x2)
         nngp = empirical_nngp(network, outputs="trace")(params, x1, x2)
         ntk = empirical_ntk(network, outputs="trace", trainable=trainable)(params, x1, x2)
         outputs = math.prod(jax.eval_shape(network, params, x1).shape[1:])
@@ -133,50 +130,26 @@ def monte_carlo_kernel(
     return kernel
 
 
-def _network(module: Any) -> tuple[Init, Apply]:
-    if isinstance(module, nn.Module):
-
-        def init(key, x):
-            params_key, dropout_key = jax.random.split(key)
-            return module.init({"params": params_key, "dropout": dropout_key}, x)
-
-        return init, cast(Apply, module.apply)
-    if isinstance(module, tuple) and len(module) == 2 and all(map(callable, module)):
-        return module
-    hint = ""
-    if isinstance(module, nnx.Module):
-        hint = (
-            " An NNX module holds parameters that are drawn already: with apply, _ = "
-            "ntkflow.from_nnx(model), init is lambda key, x: "
-            "ntkflow.from_nnx(Model(rngs=nnx.Rngs(key)))[1]."
-        )
-    raise ValueError(
-        f"module is of type {type(module).__name__}; expected a Flax Linen module, or a pair of "
-        f"functions (init(key, x) -> params, apply(params, x)).{hint}"
-    )
-
-
-def _draws_masks(module: nn.Module, params: Any, x: jax.Array) -> bool:
+def _draws_masks(apply: Apply, params: Any, x: jax.Array) -> bool:
     try:
-        jax.eval_shape(module.apply, params, x)
+        jax.eval_shape(apply, params, x)
     except InvalidRngError:
         return True
     return False
 
 
-def _masked(module, key, x1, x2):
+def _masked(apply, key, x1, x2):
     """The network as a function of samples' numbers, by which each gets a mask of its own.
 
     The empirical kernels may take samples one by one, where one key would give all the same mask.
     """
     data = x1 if x2 is None else jnp.concatenate([x1, x2])
 
-    def apply(params, numbers):
+    def network(params, numbers):
         def one(number):
-            rngs = {"dropout": jax.random.fold_in(key, number)}
-            return module.apply(params, data[number][None], rngs=rngs)[0]
+            return apply(params, data[number][None], jax.random.fold_in(key, number))[0]
 
         return jax.vmap(one)(numbers)
 
     numbers = jnp.arange(len(data))
-    return apply, numbers[: len(x1)], None if x2 is None else numbers[len(x1) :]
+    return network, numbers[: len(x1)], None if x2 is None else numbers[len(x1) :]

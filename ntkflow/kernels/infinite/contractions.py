@@ -14,10 +14,9 @@ from ntkflow.kernels.infinite.fields import (
     Mapped,
     Parameter,
     PositionMap,
-    Scale,
     Unfollowed,
 )
-from ntkflow.kernels.infinite.positions import positions_of, reduce_sum, select_positions
+from ntkflow.kernels.infinite.positions import positions_along, reduce_sum, select_positions
 from ntkflow.kernels.infinite.values import (
     Axis,
     Factor,
@@ -39,9 +38,7 @@ def weight_of(value: Value) -> tuple[Parameter, float] | None:
     """The parameter and the factor before it, where a value is one times a number."""
     if any(f.kind != "any" for f in value.factors):
         return None
-    node, factor = value.node, 1.0
-    while isinstance(node, Scale) and node.known.scalar is not None:
-        factor, node = factor * node.known.scalar, node.node
+    node, factor = elementwise.root(value.node)
     return (node, factor) if isinstance(node, Parameter) else None
 
 
@@ -83,16 +80,14 @@ def _dense(context, weight, x, contract, batch, w, free_w, x_first) -> Value:
             if not random
             else "weights that are shared by a part of the channels (heads)"
         )
-    node, summed = positions_of(x, contract)
+    node, summed = x.node, positions_along(x, contract)
     count = math.prod(f.size for f in contracted if f.kind in ("channel", "constant"))
     axes_x = [x.axes[i] for i in kept]
     axes_w = [tuple(f._replace(kind="channel") for f in w.axes[i]) for i in free_w]
     shared: list[Axis] = [x.axes[i] for i in batch]
     axes = fresh(shared + (axes_x + axes_w if x_first else axes_w + axes_x))
     context.take(parameter)
-    # One channel in and none summed: a product with one weight is not Gaussian.
-    gaussian = parameter.gaussian or math.prod(f.size for f in contracted) > 1
-    single = isinstance(node, Known) or count > 1 or bool(summed)
+    many = count > 1 or bool(summed)  # a product with one weight is no sum of many
     field = Contraction(
         context.new("contraction"),
         node,
@@ -102,7 +97,7 @@ def _dense(context, weight, x, contract, batch, w, free_w, x_first) -> Value:
         count,
         parameter.variance * factor**2,
         parameter.rate * factor**2,
-        gaussian and (single or node.certain) and not node.shared,
+        (many or (parameter.gaussian and node.certain)) and not node.shared,
     )
     return Value(field, axes)
 
@@ -128,22 +123,15 @@ def _mix_positions(x, k, contract_x, contract_k, batch_x, batch_k, x_first) -> V
     # On nodes: positions of x alone, one axis per array axis.
     plain = [i for i in range(rank_x) if positions([x.axes[i]])]
     sizes_x = [math.prod(positions([x.axes[i]])) for i in plain]
-    names = [name for name, axis in out if positions([axis])]
-    array_shape = x.node.shape
-    ellipsis_x = [names_x[i] for i in plain]
-    result_shape = positions(axes)
-    letters: dict[int, str] = {}
-
-    def word(group):
-        return "".join(letters.setdefault(n, chr(97 + len(letters))) for n in group)
-
-    subscripts = f"...{word(ellipsis_x)},...{word(names_k)}->...{word(names)}"
+    inside = [..., *(names_x[i] for i in plain)]
+    outside = [..., *(name for name, axis in out if positions([axis]))]
+    array_shape, result_shape = x.node.shape, positions(axes)
 
     def function(array, known):
         batch = array.shape[: array.ndim - len(array_shape)]
         array = array.reshape(*batch, *sizes_x)
         highest = jax.lax.Precision.HIGHEST
-        result = jnp.einsum(subscripts, array, known, precision=highest)
+        result = jnp.einsum(array, inside, known, [..., *names_k], outside, precision=highest)
         return result.reshape(*result.shape[: len(batch)], *result_shape)
 
     numbers = Known(tuple(materialized(k)))
@@ -243,4 +231,5 @@ def gather(context: Context, params: Params, x: Value, indices: Value) -> Value:
     batch = iter(explicit.axes)
     rank = len(explicit.axes) + len(x.axes) - 1
     offsets = numbers.offset_dims
-    return Value(field, tuple(next(rows) if i in offsets else next(batch) for i in range(rank)))
+    axes = fresh([next(rows) if i in offsets else next(batch) for i in range(rank)])
+    return Value(field, axes)

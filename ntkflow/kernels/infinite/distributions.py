@@ -3,6 +3,7 @@
 What has no closed form here is integrated over the random bits: `law_of_bits`.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -233,6 +234,7 @@ def law_of_bits(function: Callable, width: int) -> Law:
     return Law(mean, variance, bool(distance < 1e-4))
 
 
+@functools.cache
 def _grid(width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Ascending integers, their shares of all integers, and which are the outermost."""
     dtype = f"uint{width}"

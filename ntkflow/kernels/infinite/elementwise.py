@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ntkflow.kernels.infinite.expectations import as_function
 from ntkflow.kernels.infinite.fields import (
     ChannelSum,
     Function,
@@ -55,13 +56,8 @@ def _is_shared(value: Value, axes: Sequence[Axis]) -> bool:
     their limit is that of many heads, of which a network may have one."""
     if value.node.certain or all(key[0] == "sum over channels" for key in value.node.leaves):
         return False
-    own = [*[()] * (len(axes) - len(value.axes)), *value.axes]
-    wide = [mine for mine, common in zip(own, axes, strict=True) if _has(common, "channel")]
-    return bool(wide) and not any(_has(axis, "channel", "any") for axis in wide)
-
-
-def _has(axis: Axis, *kinds: str) -> bool:
-    return any(f.kind in kinds for f in axis)
+    counts = _channel_counts(value, axes)
+    return bool(counts) and all(own == 1 for own, _ in counts)
 
 
 def _refuse_shared(value: Value, axes: Sequence[Axis]) -> None:
@@ -69,19 +65,32 @@ def _refuse_shared(value: Value, axes: Sequence[Axis]) -> None:
     leaves = value.node.leaves
     if not leaves or not all(key[0] == "parameter" for key in leaves):
         return
-    own = [*[()] * (len(axes) - len(value.axes)), *value.axes]
-    for mine, common in zip(own, axes, strict=True):
-        channels = math.prod(f.size for f in common if f.kind == "channel")
-        if channels > math.prod(f.size for f in mine if f.kind in ("any", "channel")):
-            raise Unfollowed(
-                "a parameter that all channels share, such as a trained scalar: what it adds to "
-                "the NTK stays random at any width"
-            )
+    if any(own < common for own, common in _channel_counts(value, axes)):
+        raise Unfollowed(
+            "a parameter that all channels share, such as a trained scalar: what it adds to the "
+            "NTK stays random at any width"
+        )
+
+
+def _channel_counts(value: Value, axes: Sequence[Axis]) -> list[tuple[int, int]]:
+    """Along each axis with channels: how many entries a value has of its own, and channels."""
+    aligned = [*[()] * (len(axes) - len(value.axes)), *value.axes]
+
+    def count(axis: Axis, *kinds: str) -> int:
+        return math.prod(f.size for f in axis if f.kind in kinds)
+
+    counts = (
+        (count(own, "channel", "any"), count(common, "channel"))
+        for own, common in zip(aligned, axes, strict=True)
+    )
+    return [(own, channels) for own, channels in counts if channels > 1]
 
 
 def _apply(name: str, operation: Callable, params: dict[str, Any], nodes: list[Node]) -> Node:
     match name, nodes:
-        case ("convert_element_type", [node]) if _is_float(node) and _floating(params):
+        case ("convert_element_type", [node]) if not _is_noise(node) and is_floating(
+            params["new_dtype"]
+        ):
             return node  # precision of the network's own arithmetic does not enter
         case ("copy" | "reduce_precision", [node]):
             return node
@@ -99,13 +108,17 @@ def _apply(name: str, operation: Callable, params: dict[str, Any], nodes: list[N
             return multiply(a, a)
         case ("integer_pow", [a]) if params["y"] == 2:
             return multiply(a, a)
-        case ("select_n", [Known() as which, a, b]):
-            return _select(which, a, b)
-        case ("select_n", [which, a, b]) if _noise(which) is not None and not _same_base(nodes):
-            chosen = compose(lambda w: w.astype(float), [which])
-            other = compose(lambda w: 1 - w.astype(float), [which])
+        case ("select_n", [which, a, b]) if isinstance(which, Known) or (
+            _is_noise(which) and not _same_base(nodes)
+        ):
+            chosen = _function_of(which, lambda w: w.astype(float))
+            other = _function_of(which, lambda w: 1 - w.astype(float))
             return add(multiply(chosen, b), multiply(other, a))
     return compose(operation, nodes)
+
+
+def _function_of(node: Node, phi: Phi) -> Node:
+    return combine(phi, [node]) if isinstance(node, Known) else compose(phi, [node])
 
 
 def add(a: Node, b: Node) -> Node:
@@ -231,12 +244,6 @@ def _reciprocal(known: Known) -> Known:
     return combine(lambda x: 1 / x, [known])
 
 
-def _select(which: Known, a: Node, b: Node) -> Node:
-    chosen = combine(lambda w: w.astype(float), [which])
-    other = combine(lambda w: 1 - w.astype(float), [which])
-    return add(multiply(b, chosen), multiply(a, other))
-
-
 def base_of(node: Node) -> Node | None:
     """What the node is a function of: a Gaussian node of itself."""
     if isinstance(node, Function):
@@ -244,22 +251,22 @@ def base_of(node: Node) -> Node | None:
     return node if node.gaussian or isinstance(node, Noise) else None
 
 
-def _noise(node: Node) -> Noise | None:
-    base = base_of(node)
-    return base if isinstance(base, Noise) else None
+def _is_noise(node: Node) -> bool:
+    """Whether the node is a function of random bits."""
+    return isinstance(base_of(node), Noise)
 
 
 def _same_base(nodes: Sequence[Node]) -> bool:
     bases = [
         base_of(node) for node in nodes if not (isinstance(node, Known) and node.scalar is not None)
     ]
-    roots = [None if base is None else _root(base)[0] for base in bases]
-    return roots[0] is not None and all(root is roots[0] for root in roots)
+    roots = [None if base is None else root(base)[0] for base in bases]
+    return roots[0] is not None and all(other is roots[0] for other in roots)
 
 
-def _root(base: Node) -> tuple[Node, float]:
-    """A base without the numbers that it is multiplied with, and these."""
-    node, factor = base, 1.0
+def root(node: Node) -> tuple[Node, float]:
+    """A node without the numbers that it is multiplied with, and their product."""
+    factor = 1.0
     while isinstance(node, Scale) and node.known.scalar is not None:
         factor, node = factor * node.known.scalar, node.node
     return node, factor
@@ -282,7 +289,7 @@ def compose(operation: Callable, nodes: Sequence[Node]) -> Node:
     # that is left has more often a name.
     base = base_of(next((n for n in random if n.gaussian), random[0]))
     assert base is not None
-    factor = _root(base)[1]
+    factor = root(base)[1]
     phis = [_as_function_of(n, factor) for n in nodes]
 
     def phi(x):
@@ -296,15 +303,9 @@ def _as_function_of(node: Node, factor: float) -> Phi | float:
     if isinstance(node, Known):
         assert node.scalar is not None
         return node.scalar
-    inner = node.phi if isinstance(node, Function) else _itself
-    base = base_of(node)
-    assert base is not None
-    ratio = _root(base)[1] / factor
+    inner, base = as_function(node)
+    ratio = root(base)[1] / factor
     return inner if ratio == 1 else lambda x: inner(ratio * x)
-
-
-def _itself(x):
-    return x
 
 
 def _like(x, arrays):
@@ -323,9 +324,6 @@ def _like(x, arrays):
     return result
 
 
-def _is_float(node: Node) -> bool:
-    return not (isinstance(node, Function) and isinstance(node.base, Noise))
-
-
-def _floating(params: dict[str, Any]) -> bool:
-    return jnp.issubdtype(params["new_dtype"], jnp.floating)
+def is_floating(dtype: Any) -> bool:
+    """Whether it is a floating-point type."""
+    return jnp.issubdtype(dtype, jnp.floating)

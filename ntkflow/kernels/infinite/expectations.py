@@ -1,11 +1,13 @@
 """Gaussian expectations of the functions in a network, each built once."""
 
 from collections.abc import Callable, Hashable
+from typing import Any
 
 from jax import Array
 
 from ntkflow.kernels.arccos import ratio
 from ntkflow.kernels.dual import dual_pair, mean, pair_expectation
+from ntkflow.kernels.infinite.distributions import Law, law_of_bits
 from ntkflow.kernels.infinite.fields import Function, Node, Phi
 from ntkflow.kernels.jaxprs import fingerprint
 from ntkflow.kernels.quadrature import derivative
@@ -15,12 +17,19 @@ class Expectations:
     """Rules for elementwise functions: layers that compute the same share one."""
 
     def __init__(self) -> None:
-        self._rules: dict[Hashable, Callable] = {}
+        self._rules: dict[Hashable, Any] = {}
 
     def _built(self, rule: Callable, *phis: Phi) -> Callable:
         mark = (rule.__name__, *map(fingerprint, phis))
         if mark not in self._rules:
             self._rules[mark] = rule(*phis)
+        return self._rules[mark]
+
+    def law(self, phi: Phi, width: int) -> Law:
+        """The law of φ of random bits."""
+        mark = ("law", width, fingerprint(lambda x: phi(x.astype(f"uint{width}"))))
+        if mark not in self._rules:
+            self._rules[mark] = law_of_bits(phi, width)
         return self._rules[mark]
 
     def mean(self, phi: Phi) -> Callable[[Array], Array]:

@@ -54,7 +54,17 @@ class Node:
     origin: Any = None
 
 
-class Known(Node):
+class Numbers(Node):
+    """Numbers of the samples: `values` holds one array per data set, or one that all share."""
+
+    values: tuple[Array, ...]
+
+    def of(self, side: int) -> Array:
+        """The numbers of one data set; those that all share stand there once."""
+        return self.values[min(side, len(self.values) - 1)]
+
+
+class Known(Numbers):
     """Numbers that depend on the sample alone.
 
     Attributes:
@@ -69,12 +79,8 @@ class Known(Node):
         self.shape = _broadcast(v.shape[1:] for v in values)
         self.centered = scalar == 0
 
-    def of(self, side: int) -> Array:
-        """The numbers of one data set; those that all share stand there once."""
-        return self.values[min(side, len(self.values) - 1)]
 
-
-class Channels(Node):
+class Channels(Numbers):
     """Numbers that depend on the sample and on the channel: values (n, *shape, channels).
 
     Moments are averages over the channels.
@@ -85,10 +91,6 @@ class Channels(Node):
     def __init__(self, values: tuple[Array, ...]):
         self.values = values
         self.shape = _broadcast(v.shape[1:-1] for v in values)
-
-    def of(self, side: int) -> Array:
-        """The numbers of one data set."""
-        return self.values[min(side, len(self.values) - 1)]
 
 
 class Leaf(Node):

@@ -14,7 +14,15 @@ import numpy as np
 
 from ntkflow.kernels.infinite import distributions
 from ntkflow.kernels.infinite.distributions import Law as Law, law_of_bits as law_of_bits
-from ntkflow.kernels.jaxprs import Constant, Equation, Program, Variable, location, trace
+from ntkflow.kernels.jaxprs import (
+    Constant,
+    Equation,
+    Program,
+    Variable,
+    atom_dtype,
+    location,
+    trace,
+)
 
 
 def laws(init: Callable, *arguments: Any) -> Any:
@@ -138,29 +146,6 @@ class Refused(NamedTuple):
     equation: Equation | None
 
 
-def draws(program: Program, keys: Iterable[Variable]) -> dict[Variable, Draw]:
-    """The variables of a program that are functions of fresh random bits, entry by entry.
-
-    Args:
-      program: a traced function.
-      keys: those of its inputs that are PRNG keys.
-
-    Returns:
-      The draws, e.g. the masks of dropout layers; `law` tells the law of each.
-
-    Example:
-      >>> def dropout(key, x):
-      ...     return jnp.where(jax.random.bernoulli(key, 0.75, x.shape), x / 0.75, 0)
-      >>> key = jax.eval_shape(lambda: jax.random.key(0))
-      >>> program = trace(dropout, key, jax.ShapeDtypeStruct((3,), float))
-      >>> found = draws(program, program.inputs[:1])
-      >>> [law(draw) for variable, draw in found.items() if variable.dtype == bool]
-      [Law(mean=0.75, variance=0.1875, normal=False)]
-    """
-    values = _follow(program, tuple(keys))
-    return {atom: value for atom, value in values.items() if isinstance(value, Draw)}
-
-
 def law(draw: Draw) -> Law:
     """The law of the entries of a draw.
 
@@ -220,7 +205,7 @@ def _description(equation: Equation, operands: list[Any]) -> tuple[Any, ...]:
 
 
 def _constant(atom: Constant, codes: dict[Any, int]) -> Any:
-    dtype = _dtype(atom)
+    dtype = atom_dtype(atom)
     try:
         if jnp.issubdtype(dtype, jax.dtypes.prng_key):
             with jax.ensure_compile_time_eval():
@@ -228,10 +213,6 @@ def _constant(atom: Constant, codes: dict[Any, int]) -> Any:
         return _known(np.asarray(atom.value), dtype)
     except jax.errors.TracerArrayConversionError:
         return Refused("depends on values that are traced", None)
-
-
-def _dtype(atom: Variable | Constant) -> Any:
-    return atom.dtype if isinstance(atom, Variable) else jnp.result_type(atom.value)
 
 
 # √2 and the standard deviation of N(0, 1) cut at ±2: samplers round them to the dtype.
@@ -372,7 +353,9 @@ def _compute(equation: Equation, values: list[np.ndarray]) -> np.ndarray:
 
 def _bind(equation: Equation, values: Iterable[Any]) -> list[np.ndarray]:
     with jax.ensure_compile_time_eval():
-        arrays = [jnp.asarray(v, _dtype(a)) for v, a in zip(values, equation.inputs, strict=True)]
+        arrays = [
+            jnp.asarray(v, atom_dtype(a)) for v, a in zip(values, equation.inputs, strict=True)
+        ]
         outputs = equation.bind(*arrays, **equation.params)
         outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
         return [np.asarray(output) for output in outputs]

@@ -1,16 +1,13 @@
 """Means, second moments and tangent kernels of fields, computed when they are asked for."""
 
-import string
 from collections.abc import Callable, Hashable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from ntkflow.kernels.arccos import safe_sqrt
-from ntkflow.kernels.infinite import views
-from ntkflow.kernels.infinite.distributions import law_of_bits
+from ntkflow.kernels.infinite import sums, views
 from ntkflow.kernels.infinite.expectations import Expectations, as_function, slope_times
 from ntkflow.kernels.infinite.fields import (
     Channels,
@@ -102,10 +99,11 @@ class Moments:
             case Scale():
                 return views.product([self.mean(node.known, side), self.mean(node.node, side)])
             case Mapped():
-                return self._map(node, [self.mean(n, side) for n in node.nodes], own(side), side)
+                means = [self.mean(inner, side) for inner in node.nodes]
+                return sums.mapped(own(side), node, means, side, self.dtype)
             case Function(base=Noise() as noise):
-                value = law_of_bits(node.phi, noise.bit_width).mean
-                return self._constant(value, own(side), node, node)
+                law = self.expectations.law(node.phi, noise.bit_width)
+                return self._constant(law.mean, own(side), node, node)
             case Function():
                 return self.expectations.mean(node.phi)(self.variance(node.base, side))
             case Copies(source=source, count=count):
@@ -127,11 +125,11 @@ class Moments:
         if isinstance(a, Product) or isinstance(b, Product):
             return views.product(self._factors(a, b, view)[0])
         if isinstance(a, Channels) and isinstance(b, Channels):
-            return self._channels(a, b, view)
+            return sums.mean_over_channels(view, a, b, self.dtype)
         if isinstance(a, Function) and isinstance(a.base, Noise):
             return self._noise(a, b, view)
         if isinstance(a, Leaf) and isinstance(b, Leaf):
-            return self._leaf(self.second, a, view)
+            return self._leaf(self.second, a, b, view)
         return self._dual(a, b, view)[0]
 
     def _tangent(self, a: Node, b: Node, view: View) -> Array | None:
@@ -152,7 +150,7 @@ class Moments:
         if isinstance(a, Channels) or (isinstance(a, Function) and isinstance(a.base, Noise)):
             return None
         if isinstance(a, Leaf) and isinstance(b, Leaf):
-            return self._leaf(self.tangent, a, view)
+            return self._leaf(self.tangent, a, b, view)
         return self._function_tangent(a, b, view)
 
     def _factors(self, a: Node, b: Node, view: View) -> tuple[list, list]:
@@ -190,40 +188,25 @@ class Moments:
             match a, b:
                 case (Mapped(map=one), Mapped(map=other)) if one is other and one.aligned:
                     pairs = zip(a.nodes, b.nodes, strict=True)
-                    return self._map(a, [form(p, q, view) for p, q in pairs], view, view.left)
+                    arrays = [form(p, q, view) for p, q in pairs]
+                    return sums.mapped(view, a, arrays, view.left, self.dtype)
             return views.diagonal(view, form(a, b, view._replace(full=True)), a.shape, b.shape)
         if isinstance(a, Mapped):
             rank = len(b.shape)
             arrays = [views.swap(view, form(p, b, view), len(p.shape), rank) for p in a.nodes]
-            return views.swap(view, self._map(a, arrays, view, view.left), rank, len(a.shape))
+            mapped = sums.mapped(view, a, arrays, view.left, self.dtype)
+            return views.swap(view, mapped, rank, len(a.shape))
         assert isinstance(b, Mapped)
         arrays = [form(a, q, view) for q in b.nodes]
-        return self._map(b, arrays, view, view.right, right=True)
-
-    def _map(self, node: Mapped, arrays: list[Array | None], view, side, right=False):
-        """Apply a map of positions to the last axes of arrays."""
-        present = [a for a in arrays if a is not None]
-        if not present:
-            return None
-        rank = len(node.map.shapes[0])
-        batch = jnp.broadcast_shapes(*(a.shape[: a.ndim - rank] for a in present))
-        # Where an array is constant along positions, a map over these must see them all.
-        whole = [
-            jnp.broadcast_to(jnp.zeros((), self.dtype) if a is None else a, (*batch, *shape))
-            for a, shape in zip(arrays, node.map.shapes, strict=True)
-        ]
-        if node.known is not None:
-            known = node.known.of(side).astype(self.dtype)
-            samples = [1] * view.samples
-            samples[-1 if right else 0] = len(known)
-            others = (1,) * (len(batch) - view.samples)
-            whole.append(known.reshape(*samples, *others, *known.shape[1:]))
-        return node.map.function(*whole)
+        return sums.mapped(view, b, arrays, view.right, self.dtype, right=True)
 
     # Leaves
 
-    def _leaf(self, form: Form, leaf: Leaf, view: View) -> Array | None:
-        """Second moments and tangents: of the leaf's own parameters, and through its source."""
+    def _leaf(self, form: Form, leaf: Leaf, other: Leaf, view: View) -> Array | None:
+        """Second moments and tangents: of the leaf's own parameters, and through its source.
+
+        The other is the same leaf, but for the scale of a sum over channels.
+        """
         tangent = form == self.tangent
         match leaf:
             case Parameter(variance=variance, rate=rate):
@@ -236,7 +219,8 @@ class Moments:
                 equal = (here == there).astype(self.dtype)
                 return views.scaled(rate if tangent else variance, equal)
             case ChannelSum(source=source, scale=scale, count=count):
-                return views.scaled(scale**2 * count, form(source, source, view))
+                assert isinstance(other, ChannelSum)
+                return views.scaled(scale * other.scale * count, form(source, source, view))
             case Copies(source=source, count=count):
                 alone = views.scaled(count, form(source, source, view))
                 if tangent or source.centered:
@@ -260,10 +244,11 @@ class Moments:
         """Σ of a moment of the source over all that meets one weight."""
         source = leaf.source
         if isinstance(source, Known):
-            inner = form == self.second
-            array = self._inner_products(source, leaf.summed, view) if inner else None
+            array = None
+            if form == self.second:
+                array = sums.inner_products(view, source, leaf.summed, self.dtype)
         else:
-            array = _summed(view, form(source, source, view), leaf.summed, source.shape)
+            array = sums.summed(view, form(source, source, view), leaf.summed, source.shape)
         if array is None:
             return None
         if leaf.count != 1:
@@ -275,22 +260,6 @@ class Moments:
         array = jnp.broadcast_to(array, (*samples, *leaf.window.shape * ranks))
         array = slide(array, leaf.window, view.samples, view.full)
         return array.reshape(*samples, *leaf.shape * ranks)
-
-    def _inner_products(self, known: Known, summed: tuple[int, ...], view: View) -> Array:
-        """Σ x x' over some positions: one product of matrices where none are kept."""
-        rank = len(known.shape)
-        samples = list(range(view.samples))
-        here = [100 + i for i in range(rank)]
-        there = [i + 100 if i in summed or not view.full else i + 200 for i in range(rank)]
-        kept = [100 + i for i in range(rank) if i not in summed]
-        kept += [i + 100 for i in kept] if view.full else []
-        x, y = (
-            jnp.broadcast_to(v, (len(v), *known.shape)).astype(self.dtype)
-            for v in (known.of(view.left), known.of(view.right))
-        )
-        highest = jax.lax.Precision.HIGHEST  # accelerators compute in lower precision by default
-        symbols = ([samples[0], *here], [samples[-1], *there], [*samples, *kept])
-        return jnp.einsum(_subscripts(*symbols), x, y, precision=highest)
 
     # Functions of fields
 
@@ -364,33 +333,20 @@ class Moments:
             return self.expectations.pair(slope_times(phi))(*covariances)[0]
         return self.expectations.product(slope_times(phi), slope_times(psi))(*covariances)
 
-    # Noise, and numbers that differ between channels
-
     def _noise(self, a: Node, b: Node, view: View) -> Array:
         """Fresh for each sample and position: correlated where both are the same."""
         assert isinstance(a, Function)
         assert isinstance(a.base, Noise)
         assert isinstance(b, Function)
         bits = a.base.bit_width
-        apart = law_of_bits(a.phi, bits).mean * law_of_bits(b.phi, bits).mean
-        together = law_of_bits(lambda x: a.phi(x) * b.phi(x), bits).mean
+        apart = self.expectations.law(a.phi, bits).mean * self.expectations.law(b.phi, bits).mean
+        together = self.expectations.law(lambda x: a.phi(x) * b.phi(x), bits).mean
         if view.left != view.right:
             return self._constant(apart, view, a, b)
         ranks = len(a.shape), len(b.shape)
         equal = views.equal_samples(view, self.sizes[view.left], ranks, self.dtype)
         equal = equal * views.equal_positions(view, a.shape, self.dtype)
         return apart + (together - apart) * equal
-
-    def _channels(self, a: Channels, b: Channels, view: View) -> Array:
-        """The mean over the channels of a product of numbers."""
-        x, y = a.of(view.left).astype(self.dtype), b.of(view.right).astype(self.dtype)
-        n = max(x.shape[-1], y.shape[-1])
-        x, y = (jnp.broadcast_to(v, (*v.shape[:-1], n)) for v in (x, y))
-
-        def product(x, y):
-            return views.left(view, x, len(b.shape)) * views.right(view, y, len(a.shape))
-
-        return jnp.mean(jax.vmap(product, in_axes=-1)(x, y), axis=0)
 
 
 def _matched(a: Node, b: Node) -> list[tuple[Node | None, Node | None]]:
@@ -407,31 +363,3 @@ def _matched(a: Node, b: Node) -> list[tuple[Node | None, Node | None]]:
         raise Unfollowed("a product of fields that depend on each other", a.origin or b.origin)
     pairs: list[tuple[Node | None, Node | None]] = [(f, p[0] if p else None) for f, p in both]
     return pairs + [(None, other) for other in right if id(other) not in taken]
-
-
-def _summed(view: View, array: Array | None, summed: tuple[int, ...], shape: tuple[int, ...]):
-    """Sum equal positions along the axes `summed`."""
-    if array is None or not summed:
-        return array
-    s, rank = view.samples, len(shape)
-    kept = [i for i in range(rank) if i not in summed]
-    here = [s + i for i in range(rank)]
-    array = jnp.broadcast_to(array, (*array.shape[:s], *shape * (2 if view.full else 1)))
-    samples = list(range(s))
-    if not view.full:
-        return jnp.einsum(
-            _subscripts([*samples, *here], [*samples, *(here[i] for i in kept)]), array
-        )
-    there = [here[i] if i in summed else s + rank + i for i in range(rank)]
-    result = [*samples, *(here[i] for i in kept), *(there[i] for i in kept)]
-    return jnp.einsum(_subscripts([*samples, *here, *there], result), array)
-
-
-def _subscripts(*groups: list[int]) -> str:
-    """Numbered axes, of operands and then of the result, as letters for einsum."""
-    letters: dict[int, str] = {}
-    words = [
-        "".join(letters.setdefault(i, string.ascii_letters[len(letters)]) for i in group)
-        for group in groups
-    ]
-    return ",".join(words[:-1]) + "->" + words[-1]

@@ -67,30 +67,31 @@ def step(context: Any, equation: Equation, operands: list[Any], one: Step) -> li
     pieces = next(o for o in operands if isinstance(o, Pieces))
     axis, rank = pieces.axis, len(pieces.shape)
 
-    def each(new_params: Callable[[int], dict[str, Any]], parts: Any = None) -> list[Value]:
+    def each(new_params: Callable[[int], dict[str, Any]] = lambda size: {}) -> list[Value]:
         return [
             one(
                 context,
                 equation._replace(params={**params, **new_params(part.shape[axis])}),
                 [part, *operands[1:]],
             )[0]
-            for part in (parts or pieces.parts)
+            for part in pieces.parts
         ]
+
+    def columns() -> list[Value]:
+        aligned = _aligned(context, operands, pieces)
+        return [one(context, equation, list(column))[0] for column in aligned]
 
     def at_axis(values: Sequence[Any], size: Any, where: int = axis) -> tuple[Any, ...]:
         return (*values[:where], size, *values[where + 1 :])
 
     if name in elementwise.ELEMENTWISE:
-        columns = _aligned(context, operands, pieces)
-        parts = tuple(one(context, equation, list(column))[0] for column in columns)
-        return [Pieces(parts, axis, pieces.mixed)]
+        return [Pieces(tuple(columns()), axis, pieces.mixed)]
     match name:
         case "concatenate" if params["dimension"] == axis:
             flat = (o.parts if isinstance(o, Pieces) else (o,) for o in operands)
             return [Pieces(tuple(itertools.chain(*flat)), axis)]
         case "concatenate":
-            columns = _aligned(context, operands, pieces)
-            return [Pieces(tuple(one(context, equation, list(c))[0] for c in columns), axis)]
+            return [Pieces(tuple(columns()), axis)]
         case "dot_general":
             return [_contracted(context, equation, operands, pieces, one)]
         case "conv_general_dilated":
@@ -106,7 +107,7 @@ def step(context: Any, equation: Equation, operands: list[Any], one: Step) -> li
             ]
             return [_total(results)]
         case "reduce_sum" if axis in params["axes"]:
-            results = each(lambda size: {})
+            results = each()
             whole = math.prod(pieces.shape[i] for i in params["axes"])
             for result in results:
                 if isinstance(result.node, ChannelSum):  # a part of the mean of all
@@ -114,7 +115,7 @@ def step(context: Any, equation: Equation, operands: list[Any], one: Step) -> li
             return [_total(results)]
         case "reduce_sum":
             before = sum(i < axis for i in params["axes"])
-            return [Pieces(tuple(each(lambda size: {})), axis - before, pieces.mixed)]
+            return [Pieces(tuple(each()), axis - before, pieces.mixed)]
         case "reduce_window_sum" | "rev" | "cumsum" | "pad" if not pieces.mixed:
             touched = {
                 "rev": lambda: axis in params["dimensions"],
@@ -123,7 +124,7 @@ def step(context: Any, equation: Equation, operands: list[Any], one: Step) -> li
                 "reduce_window_sum": lambda: params["window_dimensions"][axis] != 1,
             }[name]()
             if not touched:
-                return [Pieces(tuple(each(lambda size: {})), axis)]
+                return [Pieces(tuple(each()), axis)]
         case "slice" if not pieces.mixed:
             starts, limits = params["start_indices"], params["limit_indices"]
             strides = params["strides"] or (1,) * rank
@@ -153,10 +154,10 @@ def step(context: Any, equation: Equation, operands: list[Any], one: Step) -> li
             return results
         case "transpose":
             where = list(params["permutation"]).index(axis)
-            return [Pieces(tuple(each(lambda size: {})), where, pieces.mixed)]
+            return [Pieces(tuple(each()), where, pieces.mixed)]
         case "squeeze":
             before = sum(i < axis for i in params["dimensions"])
-            return [Pieces(tuple(each(lambda size: {})), axis - before, pieces.mixed)]
+            return [Pieces(tuple(each()), axis - before, pieces.mixed)]
         case "broadcast_in_dim":
             where = params["broadcast_dimensions"][axis]
             stretched = each(lambda size: {"shape": at_axis(params["shape"], size, where)})

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -29,14 +29,16 @@ from ntkflow.kernels.infinite.values import (
     block,
     broadcast,
     known_value,
+    map_positions,
     materialized,
     positions,
+    relabel,
     reshape_positions,
     settle,
     squeeze,
     unify,
 )
-from ntkflow.kernels.infinite.windows import Window
+from ntkflow.kernels.infinite.windows import Window, window_sums
 
 
 def reduce_sum(context: Context, params: Params, x: Value) -> Value:
@@ -49,9 +51,9 @@ def reduce_sum(context: Context, params: Params, x: Value) -> Value:
     channels = math.prod(f.size for f in reduced if f.kind == "channel")
     constant = math.prod(f.size for f in reduced if f.kind == "constant")
     rest: list[Axis] = [axis for i, axis in enumerate(x.axes) if i not in axes]
-    _, summed = positions_of(x, axes)
+    summed = positions_along(x, axes)
     if summed:
-        node = sum_positions(node, summed)
+        node = _sum_positions(node, summed)
     remaining = math.prod(f.size for axis in rest for f in axis if f.kind == "channel")
     if channels > 1 and channels < remaining and not isinstance(node, Product):
         # A few experts, heads or members of an ensemble, not a wide layer.
@@ -72,32 +74,17 @@ def reduce_sum(context: Context, params: Params, x: Value) -> Value:
     return Value(node, tuple(rest))
 
 
-def positions_of(x: Value, contract: Sequence[int]) -> tuple[Node, tuple[int, ...]]:
-    """The node, and which of its positions belong to contracted axes."""
-    summed, index = [], 0
-    for i, axis in enumerate(x.axes):
-        for f in axis:
-            if f.kind == "position":
-                if i in contract:
-                    summed.append(index)
-                index += 1
-    return x.node, tuple(summed)
+def positions_along(x: Value, axes: Sequence[int]) -> tuple[int, ...]:
+    """Which of the node's positions lie along some axes of the array."""
+    owners = [i for i, axis in enumerate(x.axes) for f in axis if f.kind == "position"]
+    return tuple(index for index, i in enumerate(owners) if i in axes)
 
 
-def sum_positions(node: Node, summed: Sequence[int]) -> Node:
+def _sum_positions(node: Node, summed: Sequence[int]) -> Node:
     """Σ over some of the positions of a node."""
-    rank, axes = len(node.shape), tuple(i - len(node.shape) for i in summed)
-    kept = tuple(n for i, n in enumerate(node.shape) if i not in summed)
-    del rank
-    return position_map(lambda v: jnp.sum(v, axis=axes), node, kept)
-
-
-def position_map(function, node: Node, shape, *, aligned=False, relabels=False) -> Node:
-    """A linear map of the last axes, the positions, of arrays."""
-    if isinstance(node, Known):
-        whole = [jnp.broadcast_to(v, (len(v), *node.shape)) for v in node.values]
-        return Known(tuple(function(v) for v in whole))
-    return Mapped(PositionMap(function, (node.shape,), tuple(shape), aligned, relabels), (node,))
+    axes = tuple(i - len(node.shape) for i in summed)
+    kept = [n for i, n in enumerate(node.shape) if i not in summed]
+    return map_positions(lambda v: jnp.sum(v, axis=axes), node, kept)
 
 
 def _explicit(x: Value, axes: Sequence[int]) -> Node:
@@ -122,7 +109,7 @@ def _stretched(node: Node, shape: tuple[int, ...]) -> Node:
     def function(v):
         return jnp.broadcast_to(v, (*v.shape[: v.ndim - len(shape)], *shape))
 
-    return position_map(function, node, shape, aligned=True, relabels=True)
+    return relabel(function, node, shape)
 
 
 def _along(x: Value, axes: Sequence[int], function, shape, **properties) -> Value:
@@ -133,20 +120,8 @@ def _along(x: Value, axes: Sequence[int], function, shape, **properties) -> Valu
         for i, axis in enumerate(old)
     ]
     goal = tuple(shape[i] if i in axes else node.shape[i] for i in range(len(old)))
-    node = position_map(function, node, goal, **properties)
+    node = map_positions(function, node, goal, **properties)
     return Value(reshape_positions(node, positions(new)), tuple(new))
-
-
-def _batched(primitive_function: Callable, rank: int) -> Callable:
-    """A function of the last `rank` axes, for any number of leading ones."""
-
-    def function(*arrays):
-        batch = arrays[0].shape[: arrays[0].ndim - rank]
-        flat = [a.reshape(math.prod(batch), *a.shape[len(batch) :]) for a in arrays]
-        result = jax.vmap(primitive_function)(*flat)
-        return result.reshape(*batch, *result.shape[1:])
-
-    return function
 
 
 def slice_(context: Context, params: Params, x: Value) -> Value:
@@ -272,42 +247,16 @@ def cumsum(context: Context, params: Params, x: Value) -> Value:
 
 
 def reduce_window_sum(context: Context, params: Params, x: Value) -> Value:
-    rank = len(x.axes)
     keys = ("window_strides", "padding", "base_dilation", "window_dilation")
-    windows, (strides, padding, base, dilation) = (
-        params["window_dimensions"],
-        (params[k] for k in keys),
-    )
-    window = Window(x.shape, windows, strides, padding, base, dilation)
-    shape = window.results
-    touched = [
-        i
-        for i in range(rank)
-        if (windows[i], strides[i], tuple(padding[i]), base[i]) != (1, 1, (0, 0), 1)
-    ]
+    window = Window(x.shape, params["window_dimensions"], *(params[key] for key in keys))
+    touched = window.touched
+    inside = window.along(touched)
 
     def function(v):
-        batch = v.ndim - rank
+        return window_sums(v, [v.ndim - len(x.axes) + i for i in touched], inside)
 
-        def whole(values, neutral):
-            return (
-                *(neutral,) * batch,
-                *(values[i] if i in touched else neutral for i in range(rank)),
-            )
-
-        return jax.lax.reduce_window(
-            v,
-            np.zeros((), v.dtype),  # concrete, or there is no derivative
-            jax.lax.add,
-            whole(windows, 1),
-            whole(strides, 1),
-            whole([tuple(p) for p in padding], (0, 0)),
-            whole(base, 1),
-            whole(dilation, 1),
-        )
-
-    single = all(windows[i] == 1 for i in touched)
-    return _along(x, touched, function, shape, aligned=single)
+    single = all(size == 1 for size in inside.sizes)
+    return _along(x, touched, function, window.results, aligned=single)
 
 
 def concatenate(context: Context, params: Params, *values: Value) -> Value:
@@ -386,5 +335,5 @@ def select_positions(params: Params, x: Value, indices: Value) -> Value:
         taken = v.reshape(*batch, -1)[..., where.ravel()]
         return taken.reshape(*batch, *shape)
 
-    result = position_map(function, node, shape, aligned=True, relabels=True)
+    result = relabel(function, node, shape)
     return Value(reshape_positions(result, positions(axes)), tuple(axes))

@@ -5,10 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.errors
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax.typing import ArrayLike
 
 from ntkflow import checks
@@ -17,10 +15,12 @@ from ntkflow.kernels.infinite.fields import Node, Parameter, Sum, number
 from ntkflow.kernels.infinite.laws import Law, laws
 from ntkflow.kernels.infinite.moments import Moments
 from ntkflow.kernels.infinite.pieces import Pieces
-from ntkflow.kernels.infinite.values import Factor, Value, known_value
+from ntkflow.kernels.infinite.values import Factor, Value, fresh, known_value
 from ntkflow.kernels.infinite.views import View
-from ntkflow.kernels.infinite.walk import Key, refuse_mixing, refuse_own_derivatives, reported, walk
+from ntkflow.kernels.infinite.walk import Key, refuse_own_derivatives, reported, walk
+from ntkflow.kernels.initializable import initializable
 from ntkflow.kernels.jaxprs import trace
+from ntkflow.kernels.mixing import refuse_mixing
 from ntkflow.kernels.recursion import Kernels
 from ntkflow.parameters import Predicate, partition
 
@@ -113,29 +113,6 @@ def infinite_width(module: Any, *, trainable: Predicate | None = None) -> Limit:
     return kernel
 
 
-def initializable(module: Any) -> tuple[Callable, Callable]:
-    """`(init(key, x), apply(params, x, key))` of a Flax module or of a pair of functions."""
-    if isinstance(module, nn.Module):
-        return (
-            lambda key, x: module.init({"params": key, "dropout": key}, x),
-            lambda params, x, key: module.apply(params, x, rngs={"dropout": key}),
-        )
-    if isinstance(module, tuple) and len(module) == 2 and all(map(callable, module)):
-        init, apply = module
-        return init, lambda params, x, key: apply(params, x)
-    hint = ""
-    if isinstance(module, nnx.Module):
-        hint = (
-            " An NNX model holds values, not how they were drawn: for a class Model pass "
-            "(lambda key, x: ntkflow.from_nnx(Model(rngs=nnx.Rngs(key)))[1], apply) with the "
-            "apply of ntkflow.from_nnx(model)."
-        )
-    raise ValueError(
-        f"module is of type {type(module).__name__}; expected a Flax Linen module or a pair of "
-        f"functions (init(key, x) -> params, apply(params, x)).{hint}"
-    )
-
-
 def _samples(name: str, x: Any) -> jax.Array:
     array = jnp.asarray(x)
     checks.same_length(**{name: array})
@@ -160,7 +137,7 @@ def _limit(init, apply, trainable, sides) -> Kernels:
             "(use_running_average=True), or another normalization."
         ) from error
     refuse_own_derivatives(program)
-    refuse_mixing(program, trace(apply, params, sample(2), key))
+    refuse_mixing(*(trace(apply, params, sample(count), key) for count in (2, 3)))
     inputs = _parameters(params, laws(init, key, sample(1)), trainable)
     inputs += [known_value([x[:, None] for x in sides]), Key()]
     kernel_dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
@@ -208,7 +185,7 @@ def _parameters(params: Any, found: Any, trainable: Predicate | None) -> list[An
     for i, (leaf, law, rate) in enumerate(zip(jax.tree.leaves(params), every, trains, strict=True)):
         fixed = law.variance == 0 and not rate
         kind: Any = "constant" if fixed else "any"
-        axes = tuple((Factor(n, kind),) if n > 1 else () for n in leaf.shape)
+        axes = fresh([(Factor(n, kind),) if n > 1 else () for n in leaf.shape])
         mean = number(law.mean)
         node: Node = mean
         if not fixed:

@@ -11,7 +11,7 @@ Axes of size 1 have no factors, so that inserting and removing them costs nothin
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
@@ -85,14 +85,19 @@ def known_value(arrays: Sequence[Any]) -> Value:
     return Value(Known(tuple(a.reshape(len(a), *kept) for a in arrays)), axes)
 
 
-def relabel(node: Node, function, shape: tuple[int, ...]) -> Node:
-    """A node whose positions are rearranged: each one of `shape` is one of the old."""
-    if node.shape == shape and function is None:
-        return node
+def map_positions(
+    function: Callable, node: Node, shape: Sequence[int], *, aligned=False, relabels=False
+) -> Node:
+    """A linear map of the last axes of arrays, the positions; see `PositionMap`."""
     if isinstance(node, Known):
         whole = (jnp.broadcast_to(v, (len(v), *node.shape)) for v in node.values)
-        return Known(tuple(function(v) for v in whole), node.scalar)
-    return Mapped(PositionMap(function, (node.shape,), shape, aligned=True, relabels=True), (node,))
+        return Known(tuple(function(v) for v in whole), node.scalar if relabels else None)
+    return Mapped(PositionMap(function, (node.shape,), tuple(shape), aligned, relabels), (node,))
+
+
+def relabel(function: Callable, node: Node, shape: Sequence[int]) -> Node:
+    """A node whose positions are rearranged: each one of `shape` is one of the old."""
+    return map_positions(function, node, shape, aligned=True, relabels=True)
 
 
 def reshape_positions(node: Node, shape: tuple[int, ...]) -> Node:
@@ -100,7 +105,7 @@ def reshape_positions(node: Node, shape: tuple[int, ...]) -> Node:
     if node.shape == shape:
         return node
     old = len(node.shape)
-    return relabel(node, lambda v: v.reshape(*v.shape[: v.ndim - old], *shape), shape)
+    return relabel(lambda v: v.reshape(*v.shape[: v.ndim - old], *shape), node, shape)
 
 
 def reshape_known(known: Known, shape: tuple[int, ...]) -> Known:
@@ -116,11 +121,10 @@ def reshape(value: Value, shape: Sequence[int]) -> Value:
     for size in shape:
         axis: list[Factor] = []
         while (have := math.prod(f.size for f in axis)) != size:
-            missing = size // have if size % have == 0 else 0
-            factor = waiting.pop() if waiting else Factor(0, "constant")
-            if missing and missing % factor.size == 0 if factor.size else False:
+            missing, factor = size // have, waiting.pop()
+            if missing % factor.size == 0:
                 axis.append(factor)
-            elif missing and factor.size % missing == 0 and factor.size:
+            elif factor.size % missing == 0:
                 rest = factor.size // missing
                 axis.append(factor._replace(size=missing, stride=factor.stride * rest))
                 waiting.append(factor._replace(size=rest))
@@ -168,7 +172,7 @@ def transpose(value: Value, order: Sequence[int]) -> Value:
         batch = v.ndim - len(moved)
         return v.transpose(*range(batch), *(batch + i for i in moved))
 
-    return Value(relabel(value.node, function, positions(axes)), axes)
+    return Value(relabel(function, value.node, positions(axes)), axes)
 
 
 def broadcast(value: Value, shape: Sequence[int], dimensions: Sequence[int]) -> Value:
@@ -300,9 +304,8 @@ def _refuse_other_channels(values: Sequence[Value], axes: Sequence[Sequence[Axis
                 continue
             for f, g in zip(factors1, factors2, strict=True):
                 kinds = {f.kind, g.kind}
-                if kinds == {"channel", "constant"} or (
-                    kinds == {"channel"} and f.stride != g.stride
-                ):
+                entries = kinds <= {"channel", "any"} and f.stride != g.stride
+                if entries or kinds in ({"channel", "constant"}, {"any", "constant"}):
                     raise Unfollowed("channels of a field that meet other channels of the same")
 
 

@@ -106,13 +106,13 @@ def diagonal(
     s, rank = view.samples, len(first)
     array = jnp.broadcast_to(array, (*array.shape[:s], *first, *second))
     for k, (n, m) in enumerate(zip(first, second, strict=True)):
-        left, right = s + k, s + rank  # axes taken before have left their places on the right
+        here, there = s + k, s + rank  # axes taken before have left their places on the right
         if n > 1 and m > 1:
-            diagonal = jnp.diagonal(array, axis1=left, axis2=right)
+            taken = jnp.diagonal(array, axis1=here, axis2=there)
         else:
-            one, other = (left, right) if n == 1 else (right, left)
-            diagonal = jnp.moveaxis(jnp.squeeze(array, one), other - (one < other), -1)
-        array = jnp.moveaxis(diagonal, -1, left)
+            single, other = (here, there) if n == 1 else (there, here)
+            taken = jnp.moveaxis(jnp.squeeze(array, single), other - (single < other), -1)
+        array = jnp.moveaxis(taken, -1, here)
     return array
 
 

@@ -21,6 +21,7 @@ from ntkflow.kernels.infinite.rules import RULES, STRUCTURAL
 from ntkflow.kernels.infinite.values import (
     Factor,
     Value,
+    fresh,
     known_value,
     materialized,
     simplified,
@@ -76,7 +77,7 @@ def step(context: Context, equation: Equation, operands: list[Any]) -> list[Any]
     name, params = equation.name, equation.params
     if any(isinstance(o, Key) for o in operands):
         if name == "random_bits":
-            axes = tuple((Factor(n, "any"),) if n > 1 else () for n in params["shape"])
+            axes = fresh([(Factor(n, "any"),) if n > 1 else () for n in params["shape"]])
             return [Value(Noise(context.new("bits"), (), params["bit_width"]), axes)]
         return [Key() for _ in equation.outputs]
     if name not in ("mul", "div", *STRUCTURAL):
@@ -124,7 +125,7 @@ def _evaluate(context: Context, equation: Equation, operands: list[Value]) -> li
     def dtype(atom):
         """Floating-point numbers are computed in the kernel's precision, not the network's."""
         own = atom_dtype(atom)
-        return context.moments.dtype if _is_floating(own) else own
+        return context.moments.dtype if elementwise.is_floating(own) else own
 
     def bind(*arrays):
         typed = [a.astype(dtype(atom)) for a, atom in zip(arrays, equation.inputs, strict=True)]
@@ -136,7 +137,7 @@ def _evaluate(context: Context, equation: Equation, operands: list[Value]) -> li
         if equation.name in elementwise.ELEMENTWISE:
             nodes, axes = unify(operands)
             types = (atom_dtype(equation.inputs[0]), equation.outputs[0].dtype)
-            if equation.name == "convert_element_type" and all(map(_is_floating, types)):
+            if equation.name == "convert_element_type" and all(map(elementwise.is_floating, types)):
                 return [Value(nodes[0], axes)]
             knowns = [node for node in nodes if isinstance(node, Known)]
             return [Value(elementwise.combine(lambda *arrays: bind(*arrays)[0], knowns), axes)]
@@ -153,42 +154,6 @@ def _evaluate(context: Context, equation: Equation, operands: list[Value]) -> li
         return [known_value(list(results)) for results in zip(*sides, strict=True)]
 
 
-def _is_floating(dtype: Any) -> bool:
-    return jnp.issubdtype(dtype, jnp.floating)
-
-
-def refuse_mixing(one: Program, two: Program) -> None:
-    """Refuse a network that sums over samples, by its traces on one sample and on two.
-
-    Whatever is summed, sorted or accumulated has the same length in both if samples stay apart.
-    """
-    if len(one.equations) != len(two.equations):
-        return  # its code depends on the number of samples: nothing to compare
-    for single, double in zip(one.equations, two.equations, strict=True):
-        if _length(single) != _length(double):
-            raise ValueError(
-                f"The network mixes samples: {double.name} at {location(double)} runs over the "
-                "batch, as batch normalization in training mode does. Kernels of samples need "
-                "frozen statistics (use_running_average=True), or another normalization."
-            )
-
-
-def _length(equation: Equation) -> int:
-    """How many entries each result is made of, where an operation runs along axes."""
-    params, shape = equation.params, equation.inputs[0].shape if equation.inputs else ()
-    if equation.name == "dot_general":
-        axes = params["dimension_numbers"][0][0]
-    elif equation.name.startswith("reduce_") and "axes" in params:
-        axes = params["axes"]
-    elif equation.name.startswith("cum"):
-        axes = (params["axis"],)
-    elif equation.name in ("sort", "argsort"):
-        axes = (params["dimension"],)
-    else:
-        axes = ()
-    return int(np.prod([shape[i] for i in axes]))
-
-
 def refuse_own_derivatives(program: Program) -> None:
     """Refuse functions whose derivative rule is not their derivative (straight-through and such).
 
@@ -199,7 +164,7 @@ def refuse_own_derivatives(program: Program) -> None:
         with jax.ensure_compile_time_eval():
             inputs = [
                 jnp.asarray(random.normal(size=a.shape), a.dtype)
-                if _is_floating(a.dtype)
+                if elementwise.is_floating(a.dtype)
                 else jnp.zeros(a.shape, a.dtype)
                 for a in call.inputs
             ]
@@ -210,7 +175,7 @@ def refuse_own_derivatives(program: Program) -> None:
             alike = [
                 np.allclose(a, b, rtol=1e-3, atol=1e-3)
                 for a, b, x in zip(*slopes, inputs, strict=True)
-                if _is_floating(x.dtype)
+                if elementwise.is_floating(x.dtype)
             ]
         if not all(alike):
             raise ValueError(
