@@ -60,7 +60,7 @@ def partition(params: Any, trainable: Predicate | None = None) -> tuple[Any, Mer
             'e.g. lambda path: "encoder" in path.'
         )
     leaves, structure = jax.tree_util.tree_flatten_with_path(params)
-    collections = isinstance(params, Mapping) and isinstance(params.get("params"), Mapping)
+    collections = _has_collections(params)
 
     def selects(path, leaf):
         names = path_names(path)
@@ -96,3 +96,21 @@ def partition(params: Any, trainable: Predicate | None = None) -> tuple[Any, Mer
         return jax.tree.unflatten(structure, whole)
 
     return selected, merge
+
+
+def selected_paths(selected: Any) -> list[tuple[str, ...]]:
+    """The paths of what `partition` selected, as `trainable` sees them.
+
+    Example:
+      >>> selected, _ = partition({"params": {"encoder": jnp.ones(2), "steps": jnp.ones(2, int)}})
+      >>> selected_paths(selected)
+      [('encoder',)]
+    """
+    start = 1 if _has_collections(selected) else 0
+    leaves = jax.tree_util.tree_leaves_with_path(selected)
+    return [path_names(path)[start:] for path, _ in leaves]
+
+
+def _has_collections(params: Any) -> bool:
+    """Whether this is a Flax tree of variables, {"params": …, "batch_stats": …}."""
+    return isinstance(params, Mapping) and isinstance(params.get("params"), Mapping)

@@ -6,6 +6,8 @@ from ntkflow.kernels.dual import dual_activation as dual_activation
 from ntkflow.kernels.empirical import (
     empirical_nngp as empirical_nngp,
     empirical_ntk as empirical_ntk,
+    ntk_by_group as ntk_by_group,
+    ntk_diagonal as ntk_diagonal,
     ntk_product as ntk_product,
 )
 from ntkflow.kernels.infinite import infinite_width as infinite_width

@@ -1,19 +1,18 @@
 """Empirical kernels of a network at given parameters: compositions of `jvp` and `vjp`."""
 
-import functools
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, get_args
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from ntkflow import checks
-from ntkflow.parameters import Predicate, partition
+from ntkflow.kernels.structured.choice import Method, Outputs, kernels
+from ntkflow.parameters import Predicate, partition, selected_paths
 
 Apply = Callable[[Any, Any], jax.Array]
 Kernel = Callable[..., jax.Array]
-Outputs = Literal["full", "diagonal", "trace"]
 
 
 def empirical_ntk(
@@ -21,13 +20,24 @@ def empirical_ntk(
     *,
     outputs: Outputs = "full",
     trainable: Predicate | None = None,
-    method: Literal["auto", "jacobian"] = "auto",
+    method: Method = "auto",
 ) -> Kernel:
     """Build the empirical neural tangent kernel of a network.
 
     Θ(x1, x2)[i, j, a, b] = Σ_p ∂f_a(x1_i)/∂θ_p · ∂f_b(x2_j)/∂θ_p
 
-    Memory: the Jacobians, (n1 + n2) · o · p numbers; time: O(n1 · n2 · o² · p).
+    A parameter that enters by a matrix product, a convolution, a table, a sum or a product entry
+    by entry has a Jacobian that is a product of the layer's input h and the cotangent δ at its
+    result. For a dense layer its part of Θ is (h1_i · h2_j) (δ1_ia · δ2_jb): two Gram matrices.
+    Such places are found in the traced computation, however the network is written.
+
+    Methods: "structured" multiplies these factors as Gram matrices; memory (n1 + n2) o Σ_l |y_l| +
+    n1 n2 o² s², where |y_l| is the size of layer l's result for one sample and s its positions (1
+    for dense layers). "jacobian" contracts explicit Jacobians, (n1 + n2) o p numbers, in
+    O(n1 n2 o² p). "product" takes a `vjp` and n1 `jvp`s for each of the n2 o columns, and the
+    memory of o sets of parameters. "auto" counts for each parameter the operations and the numbers
+    written: it multiplies factors in the cheapest order, which may be that of a Jacobian, and takes
+    "jacobian" or "product" where a parameter enters otherwise.
 
     Args:
       apply: the network, `apply(params, x)` of shape (n, o), or (n,) for a scalar network. Each
@@ -36,16 +46,16 @@ def empirical_ntk(
         itself; "trace" (n1, n2), the sum over outputs. A scalar network gives (n1, n2) always.
       trainable: a predicate on a parameter's path, a tuple of strings without Flax's leading
         collection name; None takes the whole `params` collection.
-      method: how it is computed; "jacobian" contracts explicit Jacobians, the reference, and
-        "auto" chooses.
+      method: "auto", "structured", "jacobian" or "product". All give the same kernel.
 
     Returns:
-      `kernel(params, x1, x2=None)`, pure; x2=None means x1 and is exactly symmetric. It has the
-      parameters' dtype.
+      `kernel(params, x1, x2=None)`, pure, compiled once for each shape; x2=None means x1 and is
+      exactly symmetric. It has the parameters' dtype.
 
     Raises:
       ValueError: unknown `outputs` or `method`; and from the kernel: empty inputs, NaN, an
-        output of another batch size or rank, a predicate that matches nothing.
+        output of another batch size or rank, a predicate that matches nothing, a network that
+        mixes samples.
 
     Example:
       >>> kernel = empirical_ntk(lambda params, x: x @ params["w"])
@@ -54,24 +64,135 @@ def empirical_ntk(
       [[5.0, 11.0], [11.0, 25.0]]
 
     References:
-      Jacot, Gabriel and Hongler (2018), "Neural Tangent Kernel", section 4.
+      Jacot, Gabriel and Hongler (2018), "Neural Tangent Kernel", section 4; Novak, Sohl-Dickstein
+      and Schoenholz (2022), "Fast finite width neural tangent kernel", section 3.
     """
-    checks.network(apply)
-    contraction = _contraction(outputs)
-    methods = {"auto": _jacobian_method, "jacobian": _jacobian_method}
-    if method not in methods:
-        raise ValueError(f"method is {method!r}; expected one of {sorted(methods)}.")
-    compute = methods[method]
+    grouped = ntk_by_group(
+        apply, group=lambda path: "all", outputs=outputs, trainable=trainable, method=method
+    )
 
     def kernel(params: Any, x1: ArrayLike, x2: ArrayLike | None = None) -> jax.Array:
-        x1, x2 = _samples(x1), None if x2 is None else _samples(x2)
+        return grouped(params, x1, x2)["all"]
+
+    return kernel
+
+
+def ntk_by_group(
+    apply: Apply,
+    *,
+    group: Callable[[tuple[str, ...]], Hashable] = lambda path: path[:1] and path[0],
+    outputs: Outputs = "full",
+    trainable: Predicate | None = None,
+    method: Method = "auto",
+) -> Callable[..., dict[Hashable, jax.Array]]:
+    """Build the empirical NTK as a sum over groups of parameters, layers for example.
+
+    Θ = Σ_g Θ_g with Θ_g = Σ_{p in g} ∂f/∂θ_p ∂f/∂θ_pᵀ, all from one forward and one backward pass.
+
+    Args:
+      apply, outputs, trainable, method: as for `empirical_ntk`.
+      group: from a parameter's path, a tuple of strings without Flax's leading collection name, to
+        the name of its group; by default the first part, the layer.
+
+    Returns:
+      `kernels(params, x1, x2=None)`, a dict from names, in the order of the parameters, to kernels
+      of the shapes of `empirical_ntk`.
+
+    Raises:
+      ValueError: as for `empirical_ntk`.
+
+    Example:
+      >>> kernels = ntk_by_group(lambda p, x: (x @ p["first"]) @ p["second"])
+      >>> params = {"first": jnp.eye(2), "second": jnp.ones(2)}
+      >>> {name: k.tolist() for name, k in kernels(params, jnp.array([[1.0, 2.0]])).items()}
+      {'first': [[10.0]], 'second': [[5.0]]}
+    """
+    _check(apply, outputs, method)
+
+    @jax.jit
+    def compute(params, x1, x2):
         scalar = _output_shape(apply, params, x1, "x1") == ()
         if x2 is not None and (_output_shape(apply, params, x2, "x2") == ()) != scalar:
             raise ValueError("apply gives a scalar network on one of x1, x2 and not on the other.")
-        theta = compute(apply, trainable, contraction, params, x1, x2)
-        return _drop_output_axes(theta, scalar)
+        function, leaves, paths = _flat(apply, params, trainable)
+        groups: dict[Hashable, list[int]] = {}
+        for i, path in enumerate(paths):
+            groups.setdefault(group(path), []).append(i)
+        found = kernels(function, leaves, list(groups.values()), x1, x2, outputs, method)
+        found = [_drop_output_axes(theta, scalar) for theta in found]
+        return list(zip(map(_Name, groups), found, strict=True))
 
-    return kernel
+    def by_group(
+        params: Any, x1: ArrayLike, x2: ArrayLike | None = None
+    ) -> dict[Hashable, jax.Array]:
+        x1, x2 = _samples("x1", x1), None if x2 is None else _samples("x2", x2)
+        return {name.value: theta for name, theta in compute(params, x1, x2)}
+
+    return by_group
+
+
+def ntk_diagonal(
+    apply: Apply, *, outputs: Outputs = "full", trainable: Predicate | None = None
+) -> Kernel:
+    """Build the empirical NTK of each sample with itself: squared norms of its gradients.
+
+    Θ(x, x)[i, i, a, b] = Σ_p ∂f_a(x_i)/∂θ_p · ∂f_b(x_i)/∂θ_p, in time O(n), and no n² numbers.
+
+    Args:
+      apply, trainable: as for `empirical_ntk`.
+      outputs: "full" gives shape (n, o, o), "diagonal" (n, o), "trace" (n,). A scalar network
+        gives (n,) always.
+
+    Returns:
+      `diagonal(params, x)`. The sum over samples, and outputs, is the trace of the kernel.
+
+    Raises:
+      ValueError: as for `empirical_ntk`.
+
+    Example:
+      >>> diagonal = ntk_diagonal(lambda w, x: x @ w)
+      >>> diagonal(jnp.zeros(2), jnp.array([[1.0, 2.0], [3.0, 4.0]])).tolist()
+      [5.0, 25.0]
+    """
+    _check(apply, outputs)
+
+    @jax.jit
+    def compute(params, x):
+        scalar = _output_shape(apply, params, x, "x") == ()
+        function, leaves, paths = _flat(apply, params, trainable)
+        everything = [range(len(paths))]
+        (found,) = kernels(function, leaves, everything, x, None, outputs, same=True)
+        return found.reshape(len(x)) if scalar else found
+
+    def diagonal(params: Any, x: ArrayLike) -> jax.Array:
+        return compute(params, _samples("x", x))
+
+    return diagonal
+
+
+@jax.tree_util.register_static
+class _Name(NamedTuple):
+    """The name of a group, which passes through `jit` as it is."""
+
+    value: Hashable
+
+
+def _check(apply: Apply, outputs: str, method: str = "auto") -> None:
+    checks.network(apply)
+    for name, value, known in (("outputs", outputs, Outputs), ("method", method, Method)):
+        if value not in get_args(known):
+            raise ValueError(f"{name} is {value!r}; expected one of {list(get_args(known))}.")
+
+
+def _flat(apply: Apply, params: Any, trainable: Predicate | None):
+    """The network as a function of a list: itself, the arrays, and their paths."""
+    selected, merge = partition(params, trainable)
+    leaves, structure = jax.tree.flatten(selected)
+
+    def function(arrays, x):
+        return apply(merge(jax.tree.unflatten(structure, arrays)), x)
+
+    return function, leaves, selected_paths(selected)
 
 
 def empirical_nngp(apply: Apply, *, outputs: Outputs = "full") -> Kernel:
@@ -96,11 +217,10 @@ def empirical_nngp(apply: Apply, *, outputs: Outputs = "full") -> Kernel:
       >>> kernel({"w": jnp.array([1.0, 1.0])}, jnp.array([[1.0, 2.0], [3.0, 4.0]])).tolist()
       [[9.0, 21.0], [21.0, 49.0]]
     """
-    checks.network(apply)
-    contraction = _contraction(outputs)
+    _check(apply, outputs)
 
     def kernel(params: Any, x1: ArrayLike, x2: ArrayLike | None = None) -> jax.Array:
-        x1, x2 = _samples(x1), None if x2 is None else _samples(x2)
+        x1, x2 = _samples("x1", x1), None if x2 is None else _samples("x2", x2)
         scalar = _output_shape(apply, params, x1, "x1") == ()
         f1 = apply(params, x1)
         if x2 is None:
@@ -108,8 +228,11 @@ def empirical_nngp(apply: Apply, *, outputs: Outputs = "full") -> Kernel:
         else:
             _output_shape(apply, params, x2, "x2")
             f2 = apply(params, x2)
-        f1, f2 = (f.reshape(len(f), -1, 1) for f in (f1, f2))
-        return _drop_output_axes(contraction.product(f1, f2), scalar)
+        f1, f2 = (f.reshape(len(f), -1) for f in (f1, f2))
+        theta = jnp.einsum(_NNGP[outputs], f1, f2, precision=jax.lax.Precision.HIGHEST)
+        if x2 is None:  # under jit the two sides of the product may be rounded differently
+            theta = (theta + theta.transpose(_SWAPPED[theta.ndim])) / 2
+        return _drop_output_axes(theta, scalar)
 
     return kernel
 
@@ -117,10 +240,12 @@ def empirical_nngp(apply: Apply, *, outputs: Outputs = "full") -> Kernel:
 def ntk_product(apply: Apply, *, trainable: Predicate | None = None) -> Kernel:
     """Build the product of the empirical NTK with a vector, without the kernel itself.
 
-    (Θ(x1, x2) v)[i, a] = Σ_jb Θ(x1, x2)[i, j, a, b] v[j, b]: one `vjp` at x2, one `jvp` at x1.
+    (Θ(x1, x2) v)[i, a] = Σ_jb Θ(x1, x2)[i, j, a, b] v[j, b]: one `vjp` at x2, and one at x1
+    transposed, which is a `jvp`.
 
-    Memory: one set of parameters; time: about three forward passes on x2 and two on x1. Samples
-    may interact here, unlike in `empirical_ntk`.
+    Memory: one set of parameters, and what a backward pass keeps; time: about three forward passes
+    on x2 and two on x1, or four if they are the same. Samples may interact here, unlike in
+    `empirical_ntk`.
 
     Args:
       apply: the network, `apply(params, x)` of shape (n, o) or (n,).
@@ -143,101 +268,48 @@ def ntk_product(apply: Apply, *, trainable: Predicate | None = None) -> Kernel:
     checks.network(apply)
 
     def product(params: Any, x1: ArrayLike, x2: ArrayLike | None, v: ArrayLike) -> jax.Array:
-        x1 = _samples(x1)
-        x2 = x1 if x2 is None else _samples(x2)
-        _output_shape(apply, params, x1, "x1")
-        _output_shape(apply, params, x2, "x2")
+        x1, x2 = _samples("x1", x1), None if x2 is None else _samples("x2", x2)
         selected, merge = partition(params, trainable)
-        f2, pullback = jax.vjp(lambda part: apply(merge(part), x2), selected)
+
+        def linearized(x, name):
+            _output_shape(apply, params, x, name)
+            return jax.vjp(lambda part: apply(merge(part), x), selected)
+
+        f1, pullback1 = linearized(x1, "x1")
+        f2, pullback2 = (f1, pullback1) if x2 is None else linearized(x2, "x2")
         if jnp.shape(v) != f2.shape:
             raise ValueError(
                 f"v has shape {jnp.shape(v)}; expected {f2.shape}, the shape of apply(params, x2)."
             )
-        (tangent,) = pullback(jnp.asarray(v, f2.dtype))
-        return jax.jvp(lambda part: apply(merge(part), x1), (selected,), (tangent,))[1]
+        (tangent,) = pullback2(jnp.asarray(v, f2.dtype))
+        # What pulls back transposed pushes forward: as `jvp` does, but by the rules of custom_vjp.
+        (pushed,) = jax.linear_transpose(lambda y: pullback1(y)[0], f1)(tangent)
+        return pushed
 
     return product
 
 
-class _Contraction(NamedTuple):
-    """A sum over the last axis of two arrays (sample, output, entry), and how samples swap."""
-
-    product: Callable[[jax.Array, jax.Array], jax.Array]
-    swap: tuple[int, ...]
-
-
-def _rows_times_rows(a: jax.Array, b: jax.Array) -> jax.Array:
-    """a bᵀ. As an einsum over more axes XLA would copy the second Jacobian to transpose it."""
-    last_axes = (((1,), (1,)), ((), ()))
-    # On accelerators the default precision of a product of float32 matrices is lower.
-    return jax.lax.dot_general(a, b, last_axes, precision=jax.lax.Precision.HIGHEST)
-
-
-def _full(a: jax.Array, b: jax.Array) -> jax.Array:
-    (n1, o, p), n2 = a.shape, len(b)
-    product = _rows_times_rows(a.reshape(n1 * o, p), b.reshape(n2 * o, p))
-    return product.reshape(n1, o, n2, o).transpose(0, 2, 1, 3)
-
-
-def _diagonal(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.einsum("iap,jap->ija", a, b, precision=jax.lax.Precision.HIGHEST)
-
-
-def _trace(a: jax.Array, b: jax.Array) -> jax.Array:
-    return _rows_times_rows(a.reshape(len(a), -1), b.reshape(len(b), -1))
-
-
-_CONTRACTIONS = {
-    "full": _Contraction(_full, (1, 0, 3, 2)),
-    "diagonal": _Contraction(_diagonal, (1, 0, 2)),
-    "trace": _Contraction(_trace, (1, 0)),
-}
-
-
-def _contraction(outputs: str) -> _Contraction:
-    if outputs not in _CONTRACTIONS:
-        raise ValueError(f"outputs is {outputs!r}; expected one of {list(get_args(Outputs))}.")
-    return _CONTRACTIONS[outputs]
+_NNGP = {"full": "ia,jb->ijab", "diagonal": "ia,ja->ija", "trace": "ia,ja->ij"}
+_SWAPPED = {2: (1, 0), 3: (1, 0, 2), 4: (1, 0, 3, 2)}
 
 
 def _drop_output_axes(kernel: jax.Array, scalar: bool) -> jax.Array:
     return kernel.reshape(kernel.shape[:2]) if scalar else kernel
 
 
-def _jacobian_method(apply, trainable, contraction, params, x1, x2):
-    """The reference: explicit Jacobians, one parameter array after another."""
-    selected, merge = partition(params, trainable)
-
-    def jacobian(x):
-        def one_sample(sample):
-            # Samples are told apart by a batch of one: the network keeps its own batch axis.
-            return jax.jacrev(lambda part: apply(merge(part), sample[None]).reshape(-1))(selected)
-
-        return [
-            leaf.reshape(*leaf.shape[:2], -1)  # (sample, output, entries of one parameter)
-            for leaf in jax.tree.leaves(jax.vmap(one_sample)(x))
-        ]
-
-    jacobians1 = jacobian(x1)
-    jacobians2 = jacobians1 if x2 is None else jacobian(x2)
-    blocks = [contraction.product(j1, j2) for j1, j2 in zip(jacobians1, jacobians2, strict=True)]
-    theta = functools.reduce(jnp.add, blocks)
-    if x2 is None:  # the products are symmetric up to rounding; this makes them so exactly
-        theta = (theta + theta.transpose(contraction.swap)) / 2
-    return theta
-
-
-def _samples(x: Any) -> Any:
-    """Lists of numbers as an array; a tree stays, and is refused in words."""
-    return x if isinstance(x, dict) else jnp.asarray(x)
-
-
-def _output_shape(apply: Apply, params: Any, x: ArrayLike, name: str) -> tuple[int, ...]:
-    """The shape of one sample's output, () or (o,), after the checks at the door."""
+def _samples(name: str, x: Any) -> jax.Array:
+    """Samples as an array, after the checks of their values at the door."""
     if isinstance(x, dict):
         raise ValueError(f"{name} is a dict; expected an array: the order is (params, x1, x2).")
-    samples = checks.same_length(**{name: x})
+    x = jnp.asarray(x)
+    checks.same_length(**{name: x})
     checks.finite(name, x)
+    return x
+
+
+def _output_shape(apply: Apply, params: Any, x: jax.Array, name: str) -> tuple[int, ...]:
+    """The shape of one sample's output, () or (o,)."""
+    samples = len(x)
     output = jax.eval_shape(apply, params, x)
     shape = getattr(output, "shape", None)
     if shape is None:

@@ -5,7 +5,7 @@ with every nested call written out. Whoever follows a computation walks over the
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax
@@ -15,18 +15,27 @@ from jax.extend.core import Literal, jaxpr_as_fun
 
 
 class Variable:
-    """One array of a program, told from others by identity."""
+    """One array of a program, told from others by identity.
 
-    __slots__ = ("dtype", "shape")
+    Attributes:
+      shape, dtype: of the array.
+      origins: which of the program's inputs, by position, it is computed from.
+    """
 
-    def __init__(self, aval: Any):
-        self.shape, self.dtype = aval.shape, aval.dtype
+    __slots__ = ("dtype", "origins", "shape")
+
+    def __init__(self, aval: Any, origins: frozenset[int]):
+        self.shape, self.dtype, self.origins = aval.shape, aval.dtype, origins
 
 
 class Constant(NamedTuple):
     """An array that the program knows already."""
 
     value: Any
+
+    @property
+    def origins(self) -> frozenset[int]:
+        return frozenset()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -83,7 +92,9 @@ class CustomCall(NamedTuple):
     definition: str
 
 
-def trace(function: Callable, *arguments: Any) -> Program:
+def trace(
+    function: Callable, *arguments: Any, opened: Callable[[Equation], bool] | None = None
+) -> Program:
     """Trace a function into a program, without what does not reach its results.
 
     Calls (`jit`, `remat`, `custom_jvp`, `custom_vjp`) are written out, and loops of known length
@@ -92,6 +103,7 @@ def trace(function: Callable, *arguments: Any) -> Program:
     Args:
       function: a function of pytrees of arrays.
       arguments: arrays, or `jax.ShapeDtypeStruct` in place of them.
+      opened: which calls and loops to write out; the others stay one equation. None: all.
 
     Returns:
       The program; inputs and outputs are the leaves of `arguments` and of the result.
@@ -102,15 +114,16 @@ def trace(function: Callable, *arguments: Any) -> Program:
       ['mul', 'max']
     """
     closed = jax.make_jaxpr(function)(*arguments)
-    inputs = tuple(Variable(v.aval) for v in closed.jaxpr.invars)
+    inputs = tuple(Variable(v.aval, frozenset([i])) for i, v in enumerate(closed.jaxpr.invars))
     equations: list[Any] = []
-    outputs = _write_out(closed.jaxpr, closed.consts, list(inputs), (), equations)
+    opened = opened or (lambda equation: True)
+    outputs = _write_out(closed.jaxpr, closed.consts, list(inputs), (), equations, opened)
     custom = tuple(e for e in equations if isinstance(e, CustomCall))
     equations = [e for e in equations if isinstance(e, Equation)]
     return Program(inputs, _live(equations, outputs), tuple(outputs), custom)
 
 
-def _write_out(jaxpr, constants, arguments, sources, equations) -> list[Atom]:
+def _write_out(jaxpr, constants, arguments, sources, equations, opened) -> list[Atom]:
     """Append the equations of a jaxpr to `equations`; return what stands for its results."""
     atoms: dict[Any, Atom] = dict(zip(jaxpr.invars, arguments, strict=True))
     atoms.update(zip(jaxpr.constvars, map(Constant, constants), strict=True))
@@ -123,25 +136,20 @@ def _write_out(jaxpr, constants, arguments, sources, equations) -> list[Atom]:
         inputs = [read(v) for v in equation.invars]
         here = (equation.source_info.traceback, *sources)
         inner = next((equation.params[key] for key in _INNER if key in equation.params), None)
-        if name in _CALLS and inner is not None:
+        called = name in _CALLS and inner is not None
+        origins = frozenset[int]().union(*(atom.origins for atom in inputs))
+        outputs: list[Any] = [Variable(v.aval, origins) for v in equation.outvars]
+        bind = _bind_call(equation.primitive) if called else equation.primitive.bind
+        whole = Equation(name, equation.params, tuple(inputs), tuple(outputs), bind, here)
+        if called and opened(whole):
             body, constants = getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
             if name.startswith("custom") and not _is_from_library(body):
-                equations.append(_custom_call(equation, inner))
-            outputs: list[Any] = _write_out(body, constants, inputs, here, equations)
-        elif name == "scan":
-            outputs = _unroll(equation.params, equation.outvars, inputs, here, equations)
+                equations.append(_custom_call(whole, inner))
+            outputs = _write_out(body, constants, inputs, here, equations, opened)
+        elif name == "scan" and opened(whole):
+            outputs = _unroll(whole, here, equations, opened)
         else:
-            outputs = [Variable(v.aval) for v in equation.outvars]
-            equations.append(
-                Equation(
-                    name,
-                    equation.params,
-                    tuple(inputs),
-                    tuple(outputs),
-                    equation.primitive.bind,
-                    here,
-                )
-            )
+            equations.append(whole)
         atoms.update(zip(equation.outvars, outputs, strict=True))
     return [read(v) for v in jaxpr.outvars]
 
@@ -153,12 +161,16 @@ _CALLS = (
 _INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
 
-def _custom_call(equation, inner) -> CustomCall:
-    primitive, params = equation.primitive, equation.params
+def _bind_call(primitive) -> Callable[..., Any]:
+    """A call as an operation: its parameters hold traced functions, and binding wants functions."""
+    return lambda *arrays, **params: primitive.bind(*arrays, **primitive.get_bind_params(params))
+
+
+def _custom_call(equation: Equation, inner) -> CustomCall:
     return CustomCall(
-        lambda *xs: primitive.bind(*xs, **primitive.get_bind_params(params)),
+        lambda *arrays: equation.bind(*arrays, **equation.params),
         jaxpr_as_fun(inner),
-        tuple(jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in equation.invars),
+        tuple(jax.ShapeDtypeStruct(a.shape, atom_dtype(a)) for a in equation.inputs),
         getattr(inner, "jaxpr", inner).debug_info.func_src_info or "a function",
     )
 
@@ -169,14 +181,15 @@ def _is_from_library(jaxpr) -> bool:
     return at.startswith(_LIBRARIES[:2])
 
 
-def _unroll(params, results_outside, inputs, sources, equations) -> list[Atom]:
+def _unroll(loop: Equation, sources, equations, opened) -> list[Atom]:
+    params, inputs = loop.params, loop.inputs
     inner, length = params["jaxpr"], params["length"]
     body, constants = getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
     # What is scanned over has an axis more outside than inside: JAX versions name the counts
     # of the three kinds of inputs differently, shapes tell them in all.
     carries = len(body.outvars) - sum(
-        len(outer.aval.shape) > len(v.aval.shape)
-        for outer, v in zip(results_outside, body.outvars, strict=True)
+        len(outer.shape) > len(v.aval.shape)
+        for outer, v in zip(loop.outputs, body.outvars, strict=True)
     )
     scanned = sum(
         len(atom.shape) > len(v.aval.shape) for atom, v in zip(inputs, body.invars, strict=True)
@@ -189,12 +202,14 @@ def _unroll(params, results_outside, inputs, sources, equations) -> list[Atom]:
         """Apply a JAX function to atoms, as equations."""
         avals = [jax.ShapeDtypeStruct(a.shape, atom_dtype(a)) for a in arguments]
         traced = jax.make_jaxpr(function)(*avals)
-        return _write_out(traced.jaxpr, traced.consts, list(arguments), sources, equations)
+        atoms = list(arguments)
+        return _write_out(traced.jaxpr, traced.consts, atoms, sources, equations, opened)
 
     steps: list[Any] = [None] * length
     for i in reversed(range(length)) if params["reverse"] else range(length):
         rows = [append(lambda x: jax.lax.index_in_dim(x, i, keepdims=False), x)[0] for x in stacked]
-        results = _write_out(body, constants, [*constant, *carry, *rows], sources, equations)
+        atoms = [*constant, *carry, *rows]
+        results = _write_out(body, constants, atoms, sources, equations, opened)
         carry, steps[i] = results[:carries], results[carries:]
     columns = zip(*steps, strict=True)
     ys = [append(lambda *ys: jnp.stack(ys), *column)[0] for column in columns]
@@ -215,6 +230,35 @@ def _live(equations: list[Equation], outputs: list[Atom]) -> tuple[Equation, ...
             needed.update(atom for atom in equation.inputs if isinstance(atom, Variable))
             kept.append(equation)
     return tuple(reversed(kept))
+
+
+def evaluate(
+    program: Program, arguments: Sequence[Any], shifts: Mapping[Variable, Any] | None = None
+) -> dict[Variable, Any]:
+    """Compute every array of a program.
+
+    Args:
+      program: what `trace` returned.
+      arguments: one array for each of its inputs.
+      shifts: what to add to some of its arrays before they are used.
+
+    Returns:
+      The arrays by their variables.
+
+    Example:
+      >>> program = trace(lambda x: 2 * x + 1, 3.0)
+      >>> float(evaluate(program, [3.0])[program.outputs[0]])
+      7.0
+    """
+    shifts = shifts or {}
+    known: dict[Variable, Any] = dict(zip(program.inputs, arguments, strict=True))
+    for equation in program.equations:
+        arrays = [a.value if isinstance(a, Constant) else known[a] for a in equation.inputs]
+        results = equation.bind(*arrays, **equation.params)
+        results = results if isinstance(results, list | tuple) else [results]
+        for variable, result in zip(equation.outputs, results, strict=True):
+            known[variable] = result + shifts[variable] if variable in shifts else result
+    return known
 
 
 def fingerprint(phi: Callable) -> str:

@@ -1,0 +1,200 @@
+"""Which method computes what each parameter contributes to a kernel."""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from ntkflow.kernels.jaxprs import trace
+from ntkflow.kernels.mixing import refuse_mixing
+from ntkflow.kernels.structured import views
+from ntkflow.kernels.structured.entrances import Network, entrances, traced
+from ntkflow.kernels.structured.factors import Factor
+from ntkflow.kernels.structured.method import AXES, Jacobian, jacobians, kernel
+from ntkflow.kernels.structured.rules import OUTPUT, SAMPLE, Own
+
+Outputs = Literal["full", "diagonal", "trace"]
+Method = Literal["auto", "jacobian", "structured", "product"]
+Function = Callable[[Sequence[jax.Array], jax.Array], jax.Array]
+Parameters = Sequence[jax.Array]
+
+
+def kernels(
+    function: Function,
+    parameters: Parameters,
+    groups: Sequence[Sequence[int]],
+    x1: jax.Array,
+    x2: jax.Array | None,
+    outputs: Outputs,
+    method: Method = "auto",
+    same: bool = False,
+) -> list[jax.Array]:
+    """The kernel of each group of parameters, of shape (n1, n2), and outputs behind.
+
+    Args:
+      function: `function(parameters, x)`, of shape (n,) or (n, o), samples apart.
+      parameters: arrays, all differentiated.
+      groups: the positions of each group's parameters.
+      x1, x2: the samples; x2=None means x1, and results are exactly symmetric.
+      outputs: which pairs of outputs.
+      method: of all parameters, or "auto".
+      same: whether only each sample with itself is wanted: shape (n1,), and outputs behind.
+    """
+    _check_samples(function, parameters, x1)
+    network = entrances(traced(function, parameters, _batch(x1, 1)))
+    networks = [network]
+    if x2 is not None:
+        alike = (x2.shape[1:], x2.dtype) == (x1.shape[1:], x1.dtype)
+        other = network if alike else entrances(traced(function, parameters, _batch(x2, 1)))
+        networks.append(other)
+    followed = {
+        leaf
+        for leaf in range(len(parameters))
+        if method in ("auto", "structured") and all(n.places[leaf] is not None for n in networks)
+    }
+
+    def multiplied(group):
+        """The parameters of a group whose part is a column of products after another."""
+        rest = [leaf for leaf in group if leaf not in followed]
+        cheaper = (
+            method == "auto" and not same and _products_pay(network, parameters, rest, outputs)
+        )
+        return rest if method == "product" or cheaper else []
+
+    columns = [multiplied(group) for group in groups]
+    alone = followed.union(*columns)
+    explicit = [leaf for group in groups for leaf in group if leaf not in alone]
+
+    def side(x, network):
+        found = _explicit(function, parameters, explicit, x)
+        if followed:
+            factored = enumerate(jacobians(network, parameters, x))
+            found |= {k: own for k, own in factored if own is not None and k in followed}
+        return found
+
+    one, *rest = map(side, (x1, x2), networks)
+    two = rest[0] if rest else None
+
+    def part(leaf):
+        right = None if two is None else two[leaf]
+        return kernel(one[leaf], right, outputs, method == "structured", same)
+
+    size = math.prod(network.program.outputs[0].shape)
+    lengths = {"i": len(x1), "j": len(x1 if x2 is None else x2), "a": size, "b": size}
+    axes = tuple(axis for axis in AXES[outputs] if not (same and axis == "j"))
+    zeros = jnp.zeros([lengths[axis] for axis in axes], jnp.result_type(*parameters))
+    results = []
+    for group, column in zip(groups, columns, strict=True):
+        parts = [part(leaf) for leaf in group if leaf not in column]
+        if column:
+            parts.append(_by_columns(function, parameters, column, x1, x2, outputs))
+        total = functools.reduce(jnp.add, parts, zeros)
+        if x2 is None:
+            total = _symmetric(total, axes)
+        results.append(total.transpose([axes.index(axis) for axis in "ijab" if axis in axes]))
+    return results
+
+
+def _symmetric(theta: jax.Array, axes: tuple[str, ...]) -> jax.Array:
+    """One half of a kernel that is symmetric up to rounding, and its mirror image.
+
+    The mean of both would not do: where the last product is fused into the sum, its two terms are
+    rounded differently.
+    """
+    partner = {"i": "j", "j": "i", "a": "b", "b": "a"}
+    swap = [axes.index(partner[axis] if partner[axis] in axes else axis) for axis in axes]
+    if swap == list(range(len(axes))):
+        return theta
+
+    def place(names):
+        """The row or column of the matrix over samples and outputs."""
+        found = jnp.zeros(theta.shape, int)
+        for name in names:
+            if name in axes and partner[name] in axes:
+                at = axes.index(name)
+                found = found * theta.shape[at] + jax.lax.broadcasted_iota(int, theta.shape, at)
+        return found
+
+    return jnp.where(place("ia") >= place("jb"), theta, theta.transpose(swap))
+
+
+def _check_samples(function: Function, parameters: Parameters, x: jax.Array) -> None:
+    """Refuse a network that mixes samples, by its traces on two samples and on three."""
+    two, three = (
+        trace(function, parameters, _batch(x, n), opened=lambda call: call.name != "scan")
+        for n in (2, 3)
+    )
+    refuse_mixing(two, three)
+
+
+def _batch(x: jax.Array, n: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((n, *x.shape[1:]), x.dtype)
+
+
+def _products_pay(
+    network: Network, parameters: Parameters, leaves: Sequence[int], outputs: Outputs
+) -> bool:
+    """Whether kernel-vector products take less than explicit Jacobians, for a pair of samples."""
+    if not leaves:
+        return False
+    size = math.prod(network.program.outputs[0].shape)
+    entries = sum(parameters[leaf].size for leaf in leaves)
+    contraction = entries * (size**2 if outputs == "full" else size)
+    return 2 * size * network.products < contraction
+
+
+def _explicit(
+    function: Function, parameters: Parameters, leaves: Sequence[int], x: jax.Array
+) -> dict[int, list[Jacobian]]:
+    """Jacobians as they are."""
+    if not leaves:
+        return {}
+
+    def one_sample(sample):
+        # Samples are told apart by a batch of one: the network keeps its own batch axis.
+        def output(own):
+            return function(_replaced(parameters, leaves, own), sample[None]).reshape(-1)
+
+        return jax.jacrev(output)([parameters[leaf] for leaf in leaves])
+
+    found = {}
+    for leaf, array in zip(leaves, jax.vmap(one_sample)(x), strict=True):
+        rows = Factor(array.reshape(*array.shape[:2], -1), (SAMPLE, OUTPUT, Own(0)))
+        found[leaf] = [Jacobian(views.whole(leaf, (parameters[leaf].size,)), (rows,))]
+    return found
+
+
+def _by_columns(function, parameters, leaves, x1, x2, outputs) -> jax.Array:
+    """The kernel of some parameters together: a `vjp` and a `jvp` for each sample and output."""
+
+    def output(own, sample):
+        return function(_replaced(parameters, leaves, own), sample[None]).reshape(-1)
+
+    selected = [parameters[leaf] for leaf in leaves]
+    # The pullback is linear, and pulling back through it pushes forward: unlike `jvp` this follows
+    # the rules of `custom_vjp`.
+    y1, pullback1 = jax.vjp(lambda own: jax.vmap(output, (None, 0))(own, x1), selected)
+    pushforward = jax.linear_transpose(lambda y: pullback1(y)[0], y1)
+
+    def columns(sample):
+        f, pullback = jax.vjp(lambda own: output(own, sample), selected)
+        (tangents,) = jax.vmap(pullback)(jnp.eye(f.size, dtype=f.dtype))
+
+        def column(tangent):
+            return pushforward(tangent)[0]
+
+        return jax.vmap(column)(tangents)  # (outputs b, n1, outputs a)
+
+    theta = jax.lax.map(columns, x1 if x2 is None else x2)
+    subscripts = {"full": "jbia->iajb", "diagonal": "jaia->aij", "trace": "jaia->ij"}
+    return jnp.einsum(subscripts[outputs], theta)
+
+
+def _replaced(parameters, leaves, own) -> list[jax.Array]:
+    whole = list(parameters)
+    for leaf, array in zip(leaves, own, strict=True):
+        whole[leaf] = array
+    return whole

@@ -1,0 +1,142 @@
+"""The walk over a traced network: every place where a parameter meets the data."""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from ntkflow.kernels.jaxprs import Atom, Equation, Program, Variable, trace
+from ntkflow.kernels.structured import rules, views
+from ntkflow.kernels.structured.rules import Entrance
+
+# A loop whose body reads parameters is written out: so many times at most.
+_LONGEST_LOOP = 128
+
+
+class Place(NamedTuple):
+    """An operation on a parameter and on data, or on another parameter.
+
+    Attributes:
+      entrance: how the parameter enters.
+      other: the other operand; None if the Jacobian does not need it.
+      sampled: whether that one depends on the samples.
+      result: what the operation defines.
+    """
+
+    entrance: Entrance
+    other: Atom | None
+    sampled: bool
+    result: Variable
+
+
+class Network(NamedTuple):
+    """A network on one sample, and how its parameters enter.
+
+    Attributes:
+      program: its trace; the inputs are the parameters, then a batch of one sample.
+      places: for each parameter, where it enters; None if a rule is missing somewhere.
+      products: how many products one forward pass takes, roughly.
+    """
+
+    program: Program
+    places: tuple[tuple[Place, ...] | None, ...]
+    products: int
+
+
+def entrances(program: Program) -> Network:
+    """Find where the parameters of a traced network enter; its last input is the data."""
+    parameters = program.inputs[:-1]
+    data = len(parameters)
+    places: list[list[Place]] = [[] for _ in parameters]
+    lost: set[int] = set()
+    seen: dict[Variable, views.Views] = {
+        variable: (views.whole(leaf, variable.shape),) for leaf, variable in enumerate(parameters)
+    }
+    uniform: dict[Variable, Atom] = {}
+
+    def views_of(atom):
+        return seen.get(atom) if isinstance(atom, Variable) else None
+
+    for equation in program.equations:
+        operands = [views_of(atom) for atom in equation.inputs]
+        if all(operand is None for operand in operands):
+            _note_uniform(equation, uniform)
+            continue
+        if data not in equation.outputs[0].origins:
+            followed = views.follow(equation, operands, uniform)
+            if followed is not None:
+                seen[equation.outputs[0]] = followed
+                continue
+        for which, operand in enumerate(operands):
+            for view in operand or ():
+                entrance = rules.enter(equation, which, view)
+                if entrance is None:
+                    lost.add(view.source.leaf)
+                else:
+                    other = rules.other_operand(equation, which)
+                    sampled = other is not None and data in other.origins
+                    place = Place(entrance, other, sampled, equation.outputs[0])
+                    places[view.source.leaf].append(place)
+    for output in program.outputs:
+        lost.update(view.source.leaf for view in views_of(output) or ())
+    lost.update(leaf for leaf, own in enumerate(places) if _collide(own))
+    return Network(
+        program,
+        tuple(None if leaf in lost else tuple(own) for leaf, own in enumerate(places)),
+        sum(map(_products, program.equations)),
+    )
+
+
+def _collide(places: list[Place]) -> bool:
+    """Whether a parameter is seen in two ways of which nobody knows what they have in common."""
+    shown = list(
+        dict.fromkeys(place.entrance.view._replace(axes=(), scales=()) for place in places)
+    )
+    return any(views.overlap(a, b) is None for a, b in itertools.combinations(shown, 2))
+
+
+def traced(function: Callable[..., jax.Array], parameters: Sequence[Any], x: Any) -> Program:
+    """The trace of `function(parameters, x)`, with calls written out only where parameters go in.
+
+    A call with a derivative rule of its own is never written out: its rule is what counts.
+
+    Args:
+      function: a pure function of a list of arrays and of samples.
+      parameters, x: arrays, or their shapes and dtypes.
+    """
+    data = len(parameters)
+
+    def opened(equation: Equation) -> bool:
+        if equation.name.startswith("custom"):
+            return False
+        if equation.name == "scan" and equation.params["length"] > _LONGEST_LOOP:
+            return False
+        return any(atom.origins and data not in atom.origins for atom in equation.inputs)
+
+    def flat(*arrays):
+        return function(list(arrays[:-1]), arrays[-1])
+
+    return trace(flat, *parameters, x, opened=opened)
+
+
+def _note_uniform(equation: Equation, uniform: dict[Variable, Atom]) -> None:
+    """Note an array that is one number everywhere."""
+    if equation.name in ("broadcast_in_dim", "convert_element_type", "reshape"):
+        number = views.scalar_atom(equation.inputs[0], uniform)
+        if number is not None:
+            uniform[equation.outputs[0]] = number
+
+
+def _products(equation: Equation) -> int:
+    """How many products an operation takes, of those that take many."""
+    if equation.name == "dot_general":
+        shape = equation.inputs[0].shape
+        summed = equation.params["dimension_numbers"][0][0]
+        return math.prod(equation.outputs[0].shape) * math.prod(shape[i] for i in summed)
+    if equation.name == "conv_general_dilated":
+        kernel = equation.inputs[1].shape
+        out = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
+        return math.prod(equation.outputs[0].shape) * (math.prod(kernel) // max(out, 1))
+    return max((math.prod(v.shape) for v in equation.outputs), default=0)
