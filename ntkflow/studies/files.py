@@ -1,12 +1,11 @@
 """One file per dataset (netCDF4, by h5netcdf), written aside and renamed: never half a file."""
 
-import contextlib
 import importlib
 import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ntkflow.files import written_aside
 
 if TYPE_CHECKING:
     import xarray
@@ -21,19 +20,6 @@ def require(*modules: str) -> Any:
         raise ImportError(
             f"Studies need {' and '.join(modules)} ({error}): pip install 'ntkflow[study]'"
         ) from error
-
-
-@contextlib.contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
-    """A new name to write under, renamed to `path` if all went well and removed if not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A directory of its own, so that no other process ever writes under the same name.
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as aside:
-        temporary = Path(aside) / path.name
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
 
 
 def save(dataset: "xarray.Dataset", path: str | os.PathLike[str]) -> None:

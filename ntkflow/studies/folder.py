@@ -1,12 +1,8 @@
 """The folder of a study: its finished cells, and a manifest that says whose they are."""
 
-import contextlib
-import dataclasses
 import functools
-import hashlib
 import inspect
 import json
-import re
 import textwrap
 import warnings
 from collections.abc import Callable
@@ -15,44 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from ntkflow.studies.files import load, require, save, written_aside
+from ntkflow.files import claim
+from ntkflow.fingerprint import contents, digest
+from ntkflow.studies.files import load, require, save
 
 if TYPE_CHECKING:
     import xarray
-
-MANIFEST = "manifest.json"
 
 
 def open_folder(folder: Path, description: dict[str, Any]) -> None:
     """Make the folder of a study, or make sure that an existing one belongs to it."""
     require("h5netcdf", "h5py")
-    manifest = folder / MANIFEST
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"folder is {folder}, a file; expected a folder.")
-    if not manifest.exists():
-        if folder.exists() and any(folder.glob("[!.]*")):
-            raise ValueError(
-                f"{folder} holds files but no study ({MANIFEST}); expected an empty or new folder."
-            )
-        with written_aside(manifest) as temporary:
-            temporary.write_text(json.dumps(description, indent=1))
-        return
-    try:
-        known = json.loads(manifest.read_text())
-    except ValueError as error:
-        raise ValueError(f"{manifest} is damaged ({error}); choose another folder.") from error
-    differs = [
-        f"{name} (there: {known.get(name)}; here: {description.get(name)})"
-        for name in known | description
-        if known.get(name) != description.get(name)
-    ]
-    if differs:
-        raise ValueError(
-            f"{folder} belongs to another study. What differs: {'; '.join(differs)}. "
-            "Choose another folder."
-        )
+    claim(folder, "study", description)
 
 
 def stored_cells(folder: Path, labels: dict[str, Any]) -> "list[xarray.Dataset]":
@@ -88,9 +59,9 @@ def describe(experiment: Callable[..., Any], args: Any, names: list[str]) -> dic
     return {
         "experiment": getattr(function, "__qualname__", type(function).__qualname__),
         "its code": _source(function),
-        "bound arguments": _contents(bound),
+        "bound arguments": contents(bound),
         **uses,
-        "args": _contents(args),
+        "args": contents(args),
         "grid names": names,
         "default numbers": str(jnp.asarray(1.0).dtype),
         "key implementation": str(jax.random.key(0).dtype),
@@ -108,7 +79,7 @@ def _uses(function, uses):
         if inspect.ismodule(code) or f"the code of {name}" in uses:
             continue
         if not (inspect.isfunction(code) or inspect.isclass(code)):
-            uses[f"the value of {name}"] = _contents(value)
+            uses[f"the value of {name}"] = contents(value)
         elif code.__module__ == function.__module__:
             uses[f"the code of {name}"] = _source(code)
             _uses(code, uses)
@@ -119,31 +90,3 @@ def _source(code):
         return digest(textwrap.dedent(inspect.getsource(code)))
     except (OSError, TypeError):
         return "not available"
-
-
-def digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
-
-
-def _contents(tree, depth=6):
-    """A hash of the leaves' contents: of a function its name and what it closes over."""
-    total = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        total.update(jax.tree_util.keystr(path).encode())
-        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended):
-            leaf = jax.random.key_data(leaf)
-        if isinstance(leaf, jax.Array | np.ndarray | np.generic) and leaf.dtype != object:
-            array = np.ascontiguousarray(leaf)
-            total.update(f"{array.shape} {array.dtype}".encode())
-            total.update(array.tobytes())
-            continue
-        simple = isinstance(leaf, bool | int | float | complex | str | bytes)
-        if simple or dataclasses.is_dataclass(leaf):  # as Flax's modules are
-            total.update(re.sub(" at 0x[0-9a-f]+", "", repr(leaf)).encode())
-            continue
-        code = inspect.unwrap(leaf) if callable(leaf) else leaf
-        total.update(getattr(code, "__qualname__", type(code).__qualname__).encode())
-        for cell in getattr(code, "__closure__", None) or () if depth else ():
-            with contextlib.suppress(ValueError):  # a name that is not bound yet
-                total.update(_contents(cell.cell_contents, depth - 1).encode())
-    return total.hexdigest()[:16]

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ntkflow import checks
+from ntkflow.devices import local_devices
 
 Experiment = Callable[..., Any]
 Study = Callable[..., Any]
@@ -100,18 +101,8 @@ def over_devices(study: Study, *, devices: int | Sequence[jax.Device] | None = N
       >>> study(jax.random.split(jax.random.key(0), 7)).shape
       (7, 2)
     """
-    local = jax.local_devices()
     _check_function("study", study)
-    if isinstance(devices, int):
-        chosen = local[:devices] if 0 < devices <= len(local) else []
-    else:
-        chosen = local if devices is None else [d for d in devices if d in local]
-    if not chosen or (not isinstance(devices, int | None) and len(chosen) < len(devices)):
-        raise ValueError(
-            f"devices is {devices}; expected some of the {len(local)} local devices {local}, or "
-            "how many of them. CPU devices are "
-            "asked for before JAX starts: JAX_NUM_CPU_DEVICES=2 python script.py."
-        )
+    chosen = local_devices(devices)
     count = len(chosen)
     mapped = jax.pmap(lambda keys, args: study(keys, *args), in_axes=(0, None), devices=chosen)
     merge = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), tree))

@@ -12,7 +12,7 @@ import optax
 import pytest
 import xarray
 
-from ntkflow import studies
+from ntkflow import files, studies
 from ntkflow.studies import folder as folders
 
 GRID = {"width": [2, 3], "scale": [0.5, 1.0]}
@@ -173,7 +173,7 @@ def test_a_folder_with_other_files_is_refused(tmp_path):
         run(tmp_path)
     with pytest.raises(ValueError, match="a file; expected a folder"):
         run(tmp_path / "thesis.tex")
-    (tmp_path / "thesis.tex").rename(tmp_path / folders.MANIFEST)
+    (tmp_path / "thesis.tex").rename(tmp_path / files.MANIFEST)
     with pytest.raises(ValueError, match="is damaged"):
         run(tmp_path)
 

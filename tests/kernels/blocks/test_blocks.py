@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from helpers import MLP, assert_close, samples
 
-from ntkflow.kernels import blocks
-from ntkflow.kernels.blocks import in_blocks
+from ntkflow.kernels.blocks import in_blocks, plan
 from ntkflow.kernels.empirical import empirical_ntk
 from ntkflow.kernels.recursion import Kernels, fully_connected_relu
 
@@ -20,8 +19,8 @@ def gram(x1, x2=None):
     return x1 @ (x1 if x2 is None else x2).T
 
 
-def empirical(outputs, module=None):
-    return empirical_ntk((module or MLP(3)).apply, outputs=outputs)
+def empirical(outputs, module=None, method="auto"):
+    return empirical_ntk((module or MLP(3)).apply, outputs=outputs, method=method)
 
 
 def params(module, x):
@@ -37,14 +36,14 @@ class Spy:
 
     def __init__(self, monkeypatch):
         self.programs, self.used, self.calls = [], set(), []
-        compile_program = blocks._compile
+        compile_program = plan._compile
 
         def record(mesh, call, arrays, tile1, tile2):
             program = compile_program(mesh, call, arrays, tile1, tile2)
             self.programs.append(program)
             return Spied(program, self)
 
-        monkeypatch.setattr(blocks, "_compile", record)
+        monkeypatch.setattr(plan, "_compile", record)
 
 
 class Spied:
@@ -141,7 +140,7 @@ def test_memory_is_within_the_budget_and_used(monkeypatch, symmetric):
     weights = params(MLP(1, width=50), x)
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(weights))
     budget = 3_000_000
-    kernel = empirical("trace", MLP(1, width=50))
+    kernel = empirical("trace", MLP(1, width=50), method="jacobian")
     in_blocks(kernel, max_bytes=budget, devices=1)(weights, x, None if symmetric else x[:99])
     needed = []
     for program in spy.used:
