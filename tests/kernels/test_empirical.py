@@ -1,4 +1,7 @@
-"""The kernel against explicit Jacobians, for networks of every kind and every shape of output."""
+"""Empirical kernels: shapes, symmetry, products, groups, refusals.
+
+That all methods agree on networks of every kind stands in `structured/test_agreement.py`.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +10,13 @@ import pytest
 from flax import nnx
 from helpers import CNN, MLP, NNXNetwork, assert_close, samples
 
-from ntkflow.kernels.empirical import empirical_nngp, empirical_ntk, ntk_product
+from ntkflow.kernels.empirical import (
+    empirical_nngp,
+    empirical_ntk,
+    ntk_by_group,
+    ntk_diagonal,
+    ntk_product,
+)
 from ntkflow.nnx import from_nnx
 
 
@@ -15,29 +24,13 @@ def linen(module, x):
     return module.apply, module.init(jax.random.key(1), x)
 
 
-def batch_normalized():
-    import flax.linen as nn
-
-    class Network(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            x = nn.Dense(5, param_dtype=jnp.float64)(x)
-            x = nn.BatchNorm(use_running_average=True, param_dtype=jnp.float64)(x)
-            return nn.Dense(2, param_dtype=jnp.float64)(nn.relu(x))
-
-    return linen(Network(), samples(0, 1, 4))
-
-
 NETWORKS = {
     "linen": lambda: (linen(MLP(3), samples(0, 1, 4)), (4,)),
     "scalar": lambda: (linen(MLP(None), samples(0, 1, 4)), (4,)),
-    "one output": lambda: (linen(MLP(1), samples(0, 1, 4)), (4,)),
     "convolutional": lambda: (linen(CNN(), samples(0, 1, 6, 6, 2)), (6, 6, 2)),
     "nnx": lambda: (from_nnx(NNXNetwork(nnx.Rngs(0))), (4,)),
-    "batch norm": lambda: (batch_normalized(), (4,)),
     "plain function": lambda: ((lambda w, x: jnp.sin(x @ w), samples(3, 4, 2)), (4,)),
 }
-METHODS = ["auto", "jacobian"]
 OUTPUTS = ["full", "diagonal", "trace"]
 
 
@@ -80,35 +73,27 @@ def transpose_samples(theta):
 
 
 @pytest.mark.quick
-def test_every_shape_and_method_equals_explicit_jacobians(network):
-    apply, params, x1, x2 = network
-    kernels = {
-        (outputs, method): empirical_ntk(apply, outputs=outputs, method=method)
-        for outputs in OUTPUTS
-        for method in METHODS
-    }
-    scalar = apply(params, x1).ndim == 1
+def test_every_shape_equals_explicit_jacobians():
+    x1, x2 = samples(5, 6, 4), samples(6, 3, 4)
+    apply, params = linen(MLP(3), x1)
+    kernels = {outputs: empirical_ntk(apply, outputs=outputs) for outputs in OUTPUTS}
     for second in (x2, None):
         theta = explicit_ntk(apply, params, x1, x1 if second is None else second)
-        compute = jax.jit(lambda: {k: f(params, x1, second) for k, f in kernels.items()})
-        for (outputs, _), actual in compute().items():
-            expected = reduce_outputs(theta, outputs, scalar)
-            assert actual.dtype == jnp.float64
-            assert actual.shape == expected.shape
-            np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-10)
+        for outputs, kernel in kernels.items():
+            actual = kernel(params, x1, second)
+            assert_close(actual, reduce_outputs(theta, outputs, scalar=False))
             if second is None:
-                actual = np.asarray(actual)
                 assert (actual == transpose_samples(actual)).all()
 
 
-def test_diagonal_is_the_squared_norm_of_the_gradient():
-    apply, params = linen(MLP(None), samples(0, 1, 4))
-    x = samples(5, 6, 4)
-    theta = jax.jit(empirical_ntk(apply))(params, x)
-    gradient = jax.jit(jax.grad(lambda p, sample: apply(p, sample[None])[0]))
-    for i in range(6):
-        leaves = jax.tree.leaves(gradient(params, x[i]))
-        assert_close(theta[i, i], np.float64(sum(float((leaf**2).sum()) for leaf in leaves)))
+@pytest.mark.parametrize("outputs", OUTPUTS)
+def test_diagonal_is_that_of_the_kernel(outputs):
+    for module in (MLP(2), MLP(None)):
+        x = samples(5, 6, 4)
+        apply, params = linen(module, x)
+        theta = empirical_ntk(apply, outputs=outputs, method="jacobian")(params, x)
+        diagonal = ntk_diagonal(apply, outputs=outputs)(params, x)
+        assert_close(diagonal, np.stack([theta[i, i] for i in range(6)]))
 
 
 def test_product_equals_the_kernel_times_a_vector(network):
@@ -143,6 +128,27 @@ def test_trainable_keeps_some_parameters_and_the_parts_add_up():
     v = samples(9, 3, 3)
     product = jax.jit(ntk_product(apply, trainable=lambda path: "encoder" in path))
     assert_close(product(params, x1, x2, v), np.einsum("ijab,jb->ia", parts[0], v), factor=1000)
+
+
+def test_groups_are_parts_of_the_sum():
+    apply, params = linen(MLP(3), samples(0, 1, 4))
+    x1, x2 = samples(5, 6, 4), samples(6, 3, 4)
+    layers = ntk_by_group(apply)(params, x1, x2)
+    assert sorted(layers) == ["decoder", "encoder", "middle"]
+    encoder = explicit_ntk(apply, params, x1, x2, keep=lambda path: "encoder" in path)
+    assert_close(layers["encoder"], encoder)
+    assert_close(sum(layers.values()), explicit_ntk(apply, params, x1, x2))
+    kinds = ntk_by_group(
+        apply,
+        group=lambda path: (path[-1], len(path)),
+        trainable=lambda path: path[0] != "middle",
+        outputs="trace",
+    )(params, x1)
+    assert list(kinds) == [("bias", 2), ("kernel", 2)]
+    whole = explicit_ntk(apply, params, x1, x1, keep=lambda path: "middle" not in path)
+    assert_close(sum(kinds.values()), np.einsum("ijaa->ij", whole))
+    bare = ntk_by_group(lambda w, x: x @ w)(samples(0, 4), x1)
+    assert_close(bare[()], x1 @ x1.T)
 
 
 def test_float32_stays_float32_and_agrees_with_float64():
