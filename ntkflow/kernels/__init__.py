@@ -2,6 +2,11 @@
 
 from ntkflow.kernels.arccos import arccos_kernel as arccos_kernel
 from ntkflow.kernels.blocks import in_blocks as in_blocks
+from ntkflow.kernels.derivative import (
+    ntk_derivative as ntk_derivative,
+    ntk_time_derivative as ntk_time_derivative,
+    third_order_kernel as third_order_kernel,
+)
 from ntkflow.kernels.dual import dual_activation as dual_activation
 from ntkflow.kernels.empirical import (
     empirical_nngp as empirical_nngp,

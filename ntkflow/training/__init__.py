@@ -2,6 +2,7 @@
 
 from ntkflow.training.descent import DescentState as DescentState, descend as descend
 from ntkflow.training.flow import FlowState as FlowState, gradient_flow as gradient_flow
+from ntkflow.training.kernel_observers import kernel_observer as kernel_observer
 from ntkflow.training.linear import linearize as linearize, taylor_expand as taylor_expand
 from ntkflow.training.losses import (
     cross_entropy_loss as cross_entropy_loss,
