@@ -11,21 +11,19 @@ in tests/kernels/infinite/reference; it takes minutes, and --agreement asks for 
 under both interpreters: what one of them lacks is imported in functions.
 """
 
-import contextlib
 import functools
-import json
 import math
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import peer
 import timing
 
-PEER = "neural-tangents"
+PEER = peer.NAME
 
 
 class Case(NamedTuple):
@@ -58,7 +56,7 @@ ENTRIES = 2**20  # of the arrays that rates are measured with: as many as the ca
 
 def main() -> None:
     if "--serve" in sys.argv:
-        return serve()
+        return peer.serve(clock, save)
     peer_python, with_agreement, options = arguments()
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
@@ -73,15 +71,7 @@ def main() -> None:
 
 def arguments():
     """The shared options, after those of this file alone are taken out."""
-    peer_python, with_agreement = None, "--agreement" in sys.argv
-    if with_agreement:
-        sys.argv.remove("--agreement")
-    if "--peer-python" in sys.argv:
-        at = sys.argv.index("--peer-python")
-        if len(sys.argv) < at + 2:
-            raise SystemExit("--peer-python needs the path of an interpreter.")
-        peer_python = sys.argv[at + 1]
-        del sys.argv[at : at + 2]
+    peer_python, with_agreement = peer.take("--peer-python"), peer.take_flag("--agreement")
     return peer_python, with_agreement, timing.arguments(__doc__)
 
 
@@ -89,8 +79,8 @@ def contest(folder, rounds, peer_python):
     sides = {"ntkflow": timing.Worker(JAX_PLATFORMS="cpu")}
     exact = None
     if peer_python:
-        sides = {PEER: Peer(peer_python), **sides}
-        exact = Peer(peer_python, JAX_ENABLE_X64="1")
+        sides = {PEER: peer.Peer(__file__, peer_python), **sides}
+        exact = peer.Peer(__file__, peer_python, JAX_ENABLE_X64="1")
     rates = sides["ntkflow"](measured_rates)
     rows = []
     for name, case in CASES.items():
@@ -135,7 +125,7 @@ def contest(folder, rounds, peer_python):
         f"{rates['streaming'] / 1e9:.1f} GB/s of an addition of arrays of that size."
     )
     if exact:
-        versions = sides[PEER](versions_of_peer)
+        versions = sides[PEER](peer.versions)
         remark += (
             f" error: largest difference to {PEER} in float64, by its largest entry. {versions}."
         )
@@ -309,54 +299,6 @@ def least_times(case, rates):
     arithmetic = gram + case.depth * flops * once / rates["arithmetic"]
     traffic = case.depth * 16 * n**2 * case.positions / rates["streaming"]
     return arithmetic, traffic
-
-
-# The other interpreter.
-
-
-class Peer:
-    """Runs functions of this file, by name, under another interpreter."""
-
-    def __init__(self, python, **environment):
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        self._process = subprocess.Popen(
-            [python, "-W", "ignore", __file__, "--serve"],
-            env={**os.environ, "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-        )
-
-    def __call__(self, function, *args):
-        with contextlib.suppress(BrokenPipeError):  # the reason stands in its errors
-            print(json.dumps([function.__name__, *args]), file=self._process.stdin, flush=True)
-        reply = self._process.stdout.readline()
-        if not reply:
-            self._errors.seek(0)
-            raise SystemExit(f"{PEER} stopped:\n{self._errors.read()[-2000:]}")
-        return json.loads(reply)
-
-    def close(self):
-        self._process.stdin.close()
-        self._process.wait()
-        self._errors.close()
-
-
-def serve():
-    """Answer each line of [function, *arguments] with a line of JSON."""
-    sys.path.remove(str(Path(__file__).resolve().parent))  # this file hides the package it needs
-    functions = {function.__name__: function for function in (clock, save, versions_of_peer)}
-    for line in sys.stdin:
-        name, *args = json.loads(line)
-        print(json.dumps(functions[name](*args)), flush=True)
-
-
-def versions_of_peer():
-    import importlib.metadata as metadata
-
-    packages = ("neural-tangents", "jax", "jaxlib", "numpy")
-    return "It runs with " + ", ".join(f"{p} {metadata.version(p)}" for p in packages)
 
 
 if __name__ == "__main__":

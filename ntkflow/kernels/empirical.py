@@ -41,7 +41,9 @@ def empirical_ntk(
 
     Args:
       apply: the network, `apply(params, x)` of shape (n, o), or (n,) for a scalar network. Each
-        output may depend on its own sample alone; batch statistics must be frozen.
+        output may depend on its own sample alone; batch statistics must be frozen. It is
+        evaluated on one sample at a time: what depends on a sample's place in the batch, as a
+        mask of dropout does, is that of the first place.
       outputs: "full" gives shape (n1, n2, o, o); "diagonal" (n1, n2, o), each output with
         itself; "trace" (n1, n2), the sum over outputs. A scalar network gives (n1, n2) always.
       trainable: a predicate on a parameter's path, a tuple of strings without Flax's leading

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from ntkflow.kernels.jaxprs import Equation, Program, Variable, location
 
@@ -107,6 +108,11 @@ def _overlap(before: int, after: int, size: int, stride: int, padding: Iterable[
 
 _REDUCTIONS = ("sum", "prod", "max", "min", "and", "or", "xor")
 _CUMULATIONS = ("sum", "prod", "max", "min", "logsumexp")
+def _positions(axes: Iterable[Any]) -> list[int]:
+    """Of the axes of a collective sum those of the array: the others are names of devices'."""
+    return [axis for axis in axes if isinstance(axis, int)]
+
+
 _RULES: dict[str, Rule] = {
     **{f"reduce_{name}": _along(lambda e: e.params["axes"]) for name in _REDUCTIONS},
     **{name: _along(lambda e: e.params["axes"]) for name in ("argmax", "argmin")},
@@ -115,6 +121,7 @@ _RULES: dict[str, Rule] = {
         [f"reduce_window{suffix}" for suffix in ("", "_sum", "_max", "_min")], _in_windows
     ),
     **dict.fromkeys(["slice", "dynamic_slice"], _takes_samples),
+    **dict.fromkeys(["psum", "pmax", "pmin"], _along(lambda e: _positions(e.params["axes"]))),
     "reduce": _along(lambda e: e.params["dimensions"]),
     "rev": _along(lambda e: e.params["dimensions"]),
     "sort": _along(lambda e: (e.params["dimension"],)),

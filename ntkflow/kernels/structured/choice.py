@@ -8,7 +8,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from ntkflow.kernels.jaxprs import trace
+from ntkflow.kernels.jaxprs import Equation, Program, trace
 from ntkflow.kernels.mixing import refuse_mixing
 from ntkflow.kernels.structured import views
 from ntkflow.kernels.structured.entrances import Network, entrances, traced
@@ -101,33 +101,41 @@ def kernels(
 def _symmetric(theta: jax.Array, axes: tuple[str, ...]) -> jax.Array:
     """One half of a kernel that is symmetric up to rounding, and its mirror image.
 
-    The mean of both would not do: where the last product is fused into the sum, its two terms are
-    rounded differently.
+    A mean of both, or a choice between the two, would have XLA compute each entry in two ways,
+    which round differently where a product is fused into a sum. Taking entries out of one array
+    computes them in one.
     """
-    partner = {"i": "j", "j": "i", "a": "b", "b": "a"}
-    swap = [axes.index(partner[axis] if partner[axis] in axes else axis) for axis in axes]
-    if swap == list(range(len(axes))):
+    left, right = ("ia", "jb") if "j" in axes else ("a", "b")
+    rows = [n for n, axis in zip(theta.shape, axes, strict=True) if axis in left]
+    columns = [n for n, axis in zip(theta.shape, axes, strict=True) if axis in right]
+    if not columns:
         return theta
-
-    def place(names):
-        """The row or column of the matrix over samples and outputs."""
-        found = jnp.zeros(theta.shape, int)
-        for name in names:
-            if name in axes and partner[name] in axes:
-                at = axes.index(name)
-                found = found * theta.shape[at] + jax.lax.broadcasted_iota(int, theta.shape, at)
-        return found
-
-    return jnp.where(place("ia") >= place("jb"), theta, theta.transpose(swap))
+    if axes[0] == "a":  # a matrix for each output: its rows are samples alone
+        rows = rows[1:]
+    size = math.prod(rows)
+    matrices = theta.reshape(-1, size, size)
+    i, j = (jax.lax.broadcasted_iota(int, (size, size), axis) for axis in (0, 1))
+    lower = matrices.at[:, jnp.maximum(i, j), jnp.minimum(i, j)]
+    return lower.get(mode="promise_in_bounds").reshape(theta.shape)
 
 
 def _check_samples(function: Function, parameters: Parameters, x: jax.Array) -> None:
-    """Refuse a network that mixes samples, by its traces on two samples and on three."""
-    two, three = (
-        trace(function, parameters, _batch(x, n), opened=lambda call: call.name != "scan")
-        for n in (2, 3)
-    )
-    refuse_mixing(two, three)
+    """Refuse a network that mixes samples, by its traces on two numbers of samples.
+
+    Loops are opened, but for those that run over the samples.
+    """
+
+    def traced_with(n: int) -> Program:
+        def opened(call: Equation) -> bool:
+            return call.name != "scan" or call.params["length"] != n
+
+        return trace(function, parameters, _batch(x, n), opened=opened)
+
+    refuse_mixing(*map(traced_with, _BATCHES))
+
+
+# Two lengths that axes of a network seldom have.
+_BATCHES = (11, 13)
 
 
 def _batch(x: jax.Array, n: int) -> jax.ShapeDtypeStruct:

@@ -148,15 +148,22 @@ def _pair(a: AnyFactor, b: AnyFactor, needed: set[Axis]) -> Factor:
         product = _aligned(a, axes) * _aligned(b, axes)
         array = product.sum(range(len(axes) - len(summed), len(axes))) if summed else product
         return Factor(array, axes[: len(axes) - len(summed)])
-    index = [[f.axes.index(axis) for axis in names] for names in (summed, batch) for f in (a, b)]
+    # Two axes each: of more, XLA would copy the second array to transpose it.
+    sides = []
+    for factor, own in zip((a, b), free, strict=True):
+        array = arranged(factor, (*batch, *own, *summed)).array
+        lengths = [array.shape[: len(batch)], array.shape[len(batch) : len(batch) + len(own)]]
+        sides.append((array.reshape(*lengths[0], math.prod(lengths[1]), -1), lengths))
+    (left, (outer, rows)), (right, (_, columns)) = sides
+    axis, front = len(batch) + 1, tuple(range(len(batch)))
     array = jax.lax.dot_general(
-        a.array,
-        b.array,
-        ((index[0], index[1]), (index[2], index[3])),
+        left,
+        right,
+        (((axis,), (axis,)), (front, front)),
         # On accelerators the default precision of a product of float32 matrices is lower.
         precision=jax.lax.Precision.HIGHEST,
     )
-    return Factor(array, (*batch, *free[0], *free[1]))
+    return Factor(array.reshape(*outer, *rows, *columns), (*batch, *free[0], *free[1]))
 
 
 def _is_matrix_product(a: Iterable[Axis], b: Iterable[Axis], needed: set[Axis]) -> bool:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ntkflow.kernels.jaxprs import Equation
+from ntkflow.kernels.jaxprs import Equation, atom_dtype
 from ntkflow.kernels.structured.factors import AnyFactor, Factor, OneHot
 from ntkflow.kernels.structured.views import View, broadcast, split
 
@@ -48,7 +48,10 @@ class Entrance(NamedTuple):
 def enter(equation: Equation, which: int, view: View) -> Entrance | None:
     """How the operand number `which`, which shows a parameter, enters; None without a rule."""
     rule = _RULES.get(equation.name)
-    return rule(equation, which, view) if rule is not None else None
+    numbers = [atom_dtype(atom) for atom in (*equation.inputs, *equation.outputs)]
+    if rule is None or any(jnp.issubdtype(dtype, jnp.complexfloating) for dtype in numbers):
+        return None
+    return rule(equation, which, view)
 
 
 def other_operand(equation: Equation, which: int) -> Any:
