@@ -306,6 +306,11 @@ def _samples(name: str, x: Any) -> jax.Array:
     x = jnp.asarray(x)
     checks.same_length(**{name: x})
     checks.finite(name, x)
+    if jax.typeof(x).manual_axis_type.varying:
+        raise ValueError(
+            f"{name} differs between the devices of a jax.shard_map that checks what varies: "
+            "gradients of parameters would be summed over devices there. Pass check_vma=False."
+        )
     return x
 
 
@@ -319,10 +324,14 @@ def _output_shape(apply: Apply, params: Any, x: jax.Array, name: str) -> tuple[i
             f"apply returned {jax.tree.structure(output)}; expected one array. A Flax module "
             "with mutable collections returns a pair: wrap it and return the output alone."
         )
+    if not jnp.issubdtype(output.dtype, jnp.floating):
+        raise ValueError(f"apply returned numbers of type {output.dtype}; expected real ones.")
     if len(shape) not in (1, 2) or shape[0] != samples:
         raise ValueError(
             f"apply returned shape {shape} for {samples} samples in {name}; expected "
             f"({samples},) for a scalar network or ({samples}, outputs). Reshape further axes "
             "into one, and keep the leading axis for samples."
         )
+    if 0 in shape:
+        raise ValueError(f"apply returned shape {shape}; expected at least one output.")
     return shape[1:]

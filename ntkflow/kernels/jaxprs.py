@@ -146,7 +146,7 @@ def _write_out(jaxpr, constants, arguments, sources, equations, opened) -> list[
             if name.startswith("custom") and not _is_from_library(body):
                 equations.append(_custom_call(whole, inner))
             outputs = _write_out(body, constants, inputs, here, equations, opened)
-        elif name == "scan" and opened(whole):
+        elif name == "scan" and equation.params["length"] > 0 and opened(whole):
             outputs = _unroll(whole, here, equations, opened)
         else:
             equations.append(whole)

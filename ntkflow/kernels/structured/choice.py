@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from ntkflow.kernels.jaxprs import Equation, Program, trace
 from ntkflow.kernels.mixing import refuse_mixing
 from ntkflow.kernels.structured import views
-from ntkflow.kernels.structured.entrances import Network, entrances, traced
+from ntkflow.kernels.structured.entrances import Network, collide, entrances, traced
 from ntkflow.kernels.structured.factors import Factor
 from ntkflow.kernels.structured.method import AXES, Jacobian, jacobians, kernel
 from ntkflow.kernels.structured.rules import OUTPUT, SAMPLE, Own
@@ -50,19 +50,15 @@ def kernels(
         alike = (x2.shape[1:], x2.dtype) == (x1.shape[1:], x1.dtype)
         other = network if alike else entrances(traced(function, parameters, _batch(x2, 1)))
         networks.append(other)
-    followed = {
-        leaf
-        for leaf in range(len(parameters))
-        if method in ("auto", "structured") and all(n.places[leaf] is not None for n in networks)
-    }
+    followed = {leaf for leaf in range(len(parameters)) if _follows(networks, leaf, method)}
+    counts = len(x1), len(x1 if x2 is None else x2)
 
     def multiplied(group):
         """The parameters of a group whose part is a column of products after another."""
         rest = [leaf for leaf in group if leaf not in followed]
-        cheaper = (
-            method == "auto" and not same and _products_pay(network, parameters, rest, outputs)
-        )
-        return rest if method == "product" or cheaper else []
+        if method == "auto" and not same:
+            return rest if _products_pay(network, parameters, rest, outputs, counts) else []
+        return rest if method == "product" else []
 
     columns = [multiplied(group) for group in groups]
     alone = followed.union(*columns)
@@ -83,7 +79,7 @@ def kernels(
         return kernel(one[leaf], right, outputs, method == "structured", same)
 
     size = math.prod(network.program.outputs[0].shape)
-    lengths = {"i": len(x1), "j": len(x1 if x2 is None else x2), "a": size, "b": size}
+    lengths = {"i": counts[0], "j": counts[1], "a": size, "b": size}
     axes = tuple(axis for axis in AXES[outputs] if not (same and axis == "j"))
     zeros = jnp.zeros([lengths[axis] for axis in axes], jnp.result_type(*parameters))
     results = []
@@ -131,7 +127,14 @@ def _check_samples(function: Function, parameters: Parameters, x: jax.Array) -> 
 
         return trace(function, parameters, _batch(x, n), opened=opened)
 
-    refuse_mixing(*map(traced_with, _BATCHES))
+    programs = [traced_with(n) for n in _BATCHES]
+    refuse_mixing(*programs)
+    shapes = [program.outputs[0].shape[1:] for program in programs]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"The network mixes samples: its output of one has shape {shapes[0]} in a batch of "
+            f"{_BATCHES[0]} and {shapes[1]} in one of {_BATCHES[1]}."
+        )
 
 
 # Two lengths that axes of a network seldom have.
@@ -142,16 +145,47 @@ def _batch(x: jax.Array, n: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((n, *x.shape[1:]), x.dtype)
 
 
+def _follows(networks: Sequence[Network], leaf: int, method: Method) -> bool:
+    """Whether a parameter's Jacobian is taken as a product of factors."""
+    sides = [network.places[leaf] for network in networks]
+    places = [side for side in sides if side is not None]
+    if method not in ("auto", "structured") or len(places) < len(sides):
+        return False
+    if collide(places[0], places[-1]):  # as samples of another shape may see it
+        return False
+    # At an operation on parameters alone the cotangent is as large as a Jacobian.
+    return method == "structured" or not any(
+        math.prod(place.result.shape) > network.activations
+        for network, side in zip(networks, places, strict=True)
+        for place in side
+        if not place.varies
+    )
+
+
 def _products_pay(
-    network: Network, parameters: Parameters, leaves: Sequence[int], outputs: Outputs
+    network: Network,
+    parameters: Parameters,
+    leaves: Sequence[int],
+    outputs: Outputs,
+    counts: tuple[int, int],
 ) -> bool:
-    """Whether kernel-vector products take less than explicit Jacobians, for a pair of samples."""
+    """Whether kernel-vector products take less time than explicit Jacobians."""
     if not leaves:
         return False
+    n1, n2 = counts
     size = math.prod(network.program.outputs[0].shape)
-    entries = sum(parameters[leaf].size for leaf in leaves)
-    contraction = entries * (size**2 if outputs == "full" else size)
-    return 2 * size * network.products < contraction
+    entries = size * sum(parameters[leaf].size for leaf in leaves)
+    places = [place for leaf in leaves for place in network.places[leaf] or ()]
+    made = {place.result for place in places if not place.varies}
+    # Cotangents of arrays that are made of parameters are written on the way.
+    written = entries + size * sum(math.prod(variable.shape) for variable in made)
+    contraction = n1 * n2 * entries * (size if outputs == "full" else 1)
+    explicit = contraction + _PRODUCTS_PER_JACOBIAN_NUMBER * (n1 + n2) * written
+    return 2 * n2 * size * (n1 + 1) * network.products + n2 * entries < explicit
+
+
+# A Jacobian is written by a backward pass, copied, and read again by the contraction.
+_PRODUCTS_PER_JACOBIAN_NUMBER = 64
 
 
 def _explicit(

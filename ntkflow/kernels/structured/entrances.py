@@ -6,13 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from ntkflow.kernels.jaxprs import Atom, Equation, Program, Variable, trace
+from ntkflow.kernels.jaxprs import Atom, Equation, Program, Variable, atom_dtype, trace
 from ntkflow.kernels.structured import rules, views
 from ntkflow.kernels.structured.rules import Entrance
 
-# A loop whose body reads parameters is written out: so many times at most.
-_LONGEST_LOOP = 128
+# Loops whose bodies read parameters are written out: so many steps at most, which take a few
+# seconds to compile.
+_STEPS = 64
 
 
 class Place(NamedTuple):
@@ -23,12 +25,14 @@ class Place(NamedTuple):
       other: the other operand; None if the Jacobian does not need it.
       sampled: whether that one depends on the samples.
       result: what the operation defines.
+      varies: whether that depends on the samples.
     """
 
     entrance: Entrance
     other: Atom | None
     sampled: bool
     result: Variable
+    varies: bool
 
 
 class Network(NamedTuple):
@@ -38,11 +42,13 @@ class Network(NamedTuple):
       program: its trace; the inputs are the parameters, then a batch of one sample.
       places: for each parameter, where it enters; None if a rule is missing somewhere.
       products: how many products one forward pass takes, roughly.
+      activations: how many numbers it computes where parameters meet the data.
     """
 
     program: Program
     places: tuple[tuple[Place, ...] | None, ...]
     products: int
+    activations: int
 
 
 def entrances(program: Program) -> Network:
@@ -77,24 +83,28 @@ def entrances(program: Program) -> Network:
                 else:
                     other = rules.other_operand(equation, which)
                     sampled = other is not None and data in other.origins
-                    place = Place(entrance, other, sampled, equation.outputs[0])
+                    result = equation.outputs[0]
+                    place = Place(entrance, other, sampled, result, data in result.origins)
                     places[view.source.leaf].append(place)
     for output in program.outputs:
         lost.update(view.source.leaf for view in views_of(output) or ())
-    lost.update(leaf for leaf, own in enumerate(places) if _collide(own))
+    lost.update(leaf for leaf, own in enumerate(places) if collide(own, own))
+    met = {place.result for own in places for place in own if place.varies}
     return Network(
         program,
         tuple(None if leaf in lost else tuple(own) for leaf, own in enumerate(places)),
         sum(map(_products, program.equations)),
+        sum(math.prod(variable.shape) for variable in met),
     )
 
 
-def _collide(places: list[Place]) -> bool:
+def collide(one: Sequence[Place], two: Sequence[Place]) -> bool:
     """Whether a parameter is seen in two ways of which nobody knows what they have in common."""
-    shown = list(
-        dict.fromkeys(place.entrance.view._replace(axes=(), scales=()) for place in places)
-    )
-    return any(views.overlap(a, b) is None for a, b in itertools.combinations(shown, 2))
+    shown = [
+        dict.fromkeys(place.entrance.view._replace(axes=(), scales=()) for place in side)
+        for side in (one, two)
+    ]
+    return any(views.overlap(a, b) is None for a, b in itertools.product(*shown))
 
 
 def traced(function: Callable[..., jax.Array], parameters: Sequence[Any], x: Any) -> Program:
@@ -106,14 +116,18 @@ def traced(function: Callable[..., jax.Array], parameters: Sequence[Any], x: Any
       function: a pure function of a list of arrays and of samples.
       parameters, x: arrays, or their shapes and dtypes.
     """
-    data = len(parameters)
+    data, left = len(parameters), _STEPS
 
     def opened(equation: Equation) -> bool:
-        if equation.name.startswith("custom"):
+        nonlocal left
+        if equation.name.startswith("custom") or not any(
+            atom.origins and data not in atom.origins for atom in equation.inputs
+        ):
             return False
-        if equation.name == "scan" and equation.params["length"] > _LONGEST_LOOP:
-            return False
-        return any(atom.origins and data not in atom.origins for atom in equation.inputs)
+        if equation.name == "scan":
+            left -= equation.params["length"]
+            return left >= 0
+        return True
 
     def flat(*arrays):
         return function(list(arrays[:-1]), arrays[-1])
@@ -123,7 +137,10 @@ def traced(function: Callable[..., jax.Array], parameters: Sequence[Any], x: Any
 
 def _note_uniform(equation: Equation, uniform: dict[Variable, Atom]) -> None:
     """Note an array that is one number everywhere."""
-    if equation.name in ("broadcast_in_dim", "convert_element_type", "reshape"):
+    if equation.name not in ("broadcast_in_dim", "convert_element_type", "reshape"):
+        return
+    old, new = atom_dtype(equation.inputs[0]), equation.outputs[0].dtype
+    if jnp.promote_types(old, new) == new:  # a conversion to less would change the number
         number = views.scalar_atom(equation.inputs[0], uniform)
         if number is not None:
             uniform[equation.outputs[0]] = number

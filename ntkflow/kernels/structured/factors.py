@@ -17,7 +17,7 @@ import jax.numpy as jnp
 Axis = Any  # a name: any hashable thing
 # A number written to memory and read again costs about as much time as this many products within
 # a matrix product, on CPUs (some 10¹¹ products and 10¹⁰ numbers a second) and on accelerators.
-PRODUCTS_PER_NUMBER = 16
+_PRODUCTS_PER_NUMBER = 16
 # And a product outside of one, entry by entry, as much as these.
 _PRODUCTS_PER_ENTRY = 8
 
@@ -82,14 +82,25 @@ def multiply(
       apart: pairs of factors, by position, that may not be multiplied first.
     """
     left = list(factors)
-    axes, lengths = tuple(f.axes for f in left), tuple(sizes(left).items())
-    order = _cheapest(axes, keep, lengths, apart).order
+    forms, lengths = tuple(map(_form, left)), tuple(sizes(left).items())
+    order = _cheapest(forms, keep, lengths, apart).order
     for i, j in order:
         rest = [f for k, f in enumerate(left) if k not in (i, j)]
         needed = {*keep, *itertools.chain.from_iterable(f.axes for f in rest)}
         left = [*rest, _pair(left[i], left[j], needed)]
     (last,) = left
     return arranged(_written(last), keep).array
+
+
+class _Form(NamedTuple):
+    """What the costs of a factor depend on, but for lengths: its axes, and that of a OneHot."""
+
+    axes: tuple[Axis, ...]
+    hot: Axis | None = None
+
+
+def _form(factor: AnyFactor) -> _Form:
+    return _Form(factor.axes, factor.axis if isinstance(factor, OneHot) else None)
 
 
 def arranged(factor: Factor, axes: tuple[Axis, ...]) -> Factor:
@@ -106,38 +117,50 @@ class _Order(NamedTuple):
 
 
 @functools.lru_cache(maxsize=4096)
-def _cheapest(axes, keep, lengths, apart) -> _Order:
+def _cheapest(forms: tuple[_Form, ...], keep, lengths, apart: Pairs) -> _Order:
     """All orders are tried: there are at most four factors, and 18 orders."""
-    if len(axes) == 1:
+    if len(forms) == 1:
         return _Order(0.0, ())
-    size = dict(lengths)
-
-    def numbers(names):
-        return math.prod(size[axis] for axis in names)
-
     best = None
-    for i, j in itertools.combinations(range(len(axes)), 2):
+    for i, j in itertools.combinations(range(len(forms)), 2):
         if (i, j) in apart:
             continue
-        rest = [a for k, a in enumerate(axes) if k not in (i, j)]
-        needed = {*keep, *itertools.chain.from_iterable(rest)}
-        both = dict.fromkeys((*axes[i], *axes[j]))
+        rest = [form for k, form in enumerate(forms) if k not in (i, j)]
+        needed = {*keep, *itertools.chain.from_iterable(form.axes for form in rest)}
+        both = dict.fromkeys((*forms[i].axes, *forms[j].axes))
         result = tuple(axis for axis in both if axis in needed)
-        then = _cheapest((*rest, result), keep, lengths, frozenset())
-        products = numbers(both)
-        weight = 1 if _is_matrix_product(axes[i], axes[j], needed) else _PRODUCTS_PER_ENTRY
-        written = numbers(result) if len(axes) > 2 else 0
-        time = weight * products + PRODUCTS_PER_NUMBER * written + then.time
+        then = _cheapest((*rest, _Form(result)), keep, lengths, frozenset())
+        time = _time(forms[i], forms[j], result, needed, dict(lengths), last=not rest) + then.time
         if best is None or time < best.time:
             best = _Order(time, ((i, j), *then.order))
     assert best is not None, "at least one pair is allowed"
     return best
 
 
+def _time(a: _Form, b: _Form, result, needed, size: dict[Axis, int], last: bool) -> float:
+    """The time of one product of two factors, in products within a matrix product."""
+
+    def numbers(names):
+        return math.prod(size[axis] for axis in names)
+
+    written = 0 if last else numbers(result)
+    if _is_comparison(a, b, needed) or _looks_up(a, b, needed) or _looks_up(b, a, needed):
+        work = _PRODUCTS_PER_ENTRY * numbers(result)
+    else:
+        weight = 1 if _is_matrix_product(a.axes, b.axes, needed) else _PRODUCTS_PER_ENTRY
+        work = weight * numbers({*a.axes, *b.axes})
+        written += sum(numbers(form.axes) for form in (a, b) if form.hot is not None)
+    return work + _PRODUCTS_PER_NUMBER * written
+
+
 def _pair(a: AnyFactor, b: AnyFactor, needed: set[Axis]) -> Factor:
     """The product of two factors, summed over the axes that nobody needs any more."""
-    if isinstance(a, OneHot) and isinstance(b, OneHot) and a.axis == b.axis not in needed:
+    forms = _form(a), _form(b)
+    if isinstance(a, OneHot) and isinstance(b, OneHot) and _is_comparison(*forms, needed):
         return _pair_of_places(a, b)
+    for rows, table in ((a, b), (b, a)):
+        if isinstance(rows, OneHot) and _looks_up(_form(rows), _form(table), needed):
+            return _taken(rows, _written(table))
     a, b = (_reduced(_written(f), {*needed, *g.axes}) for f, g in ((a, b), (b, a)))
     shared = [axis for axis in a.axes if axis in b.axes]
     batch = [axis for axis in shared if axis in needed]
@@ -170,6 +193,28 @@ def _is_matrix_product(a: Iterable[Axis], b: Iterable[Axis], needed: set[Axis]) 
     """Whether something is summed, for several entries on both sides of it."""
     a, b = set(a), set(b)
     return bool((a & b) - needed) and bool(a - b) and bool(b - a)
+
+
+def _is_comparison(a: _Form, b: _Form, needed: set[Axis]) -> bool:
+    """Whether two OneHot meet along the axis of both."""
+    return a.hot is not None and a.hot == b.hot and a.hot not in needed
+
+
+def _looks_up(rows: _Form, table: _Form, needed: set[Axis]) -> bool:
+    """Whether the product with a OneHot takes entries along the one axis that both have."""
+    if rows.hot is None or table.hot is not None or rows.hot in needed:
+        return False
+    return set(rows.axes) & set(table.axes) == {rows.hot}
+
+
+def _taken(rows: OneHot, table: Factor) -> Factor:
+    """The entries of a table at places along an axis, and zeros where there is no place."""
+    others = [axis for axis in table.axes if axis != rows.axis]
+    array = arranged(table, (rows.axis, *others)).array
+    places = rows.places.array
+    taken = jnp.take(array, jnp.maximum(places, 0), axis=0, mode="clip")
+    there = (places >= 0).reshape(*places.shape, *(1 for _ in others))
+    return Factor(jnp.where(there, taken, 0), (*rows.places.axes, *others))
 
 
 def _pair_of_places(a: OneHot, b: OneHot) -> Factor:

@@ -35,14 +35,15 @@ def jacobians(
     """
     places = [place for own in network.places for place in own or ()]
     taps = list(dict.fromkeys(place.result for place in places))
-    scales = [scale for place in places for scale in place.entrance.view.scales]
+    scales = [scale.atom for place in places for scale in place.entrance.view.scales]
     atoms = [*(place.other for place in places), *scales]
     variables = dict.fromkeys(atom for atom in atoms if isinstance(atom, Variable))
     data = len(parameters)
     sampled = [variable for variable in variables if data in variable.origins]
     fixed = [variable for variable in variables if data not in variable.origins]
     (result,) = network.program.outputs
-    assert isinstance(result, Variable)
+    if not isinstance(result, Variable):  # outputs that are constants
+        return [[] for _ in parameters]
 
     def one_sample(sample):
         def forward(shifts):
@@ -74,8 +75,9 @@ def jacobians(
             factors[0] = _of_all_samples(factors[0])
         for scale in entrance.view.scales:
             at = 0 if isinstance(factors[0], Factor) else 1
-            array = _array(factors[at]) * value(scale).reshape(()).astype(dtype)
-            factors[at] = _with_array(factors[at], array)
+            number = value(scale.atom).reshape(()).astype(dtype)
+            number = 1 / number if scale.inverse else number
+            factors[at] = _with_array(factors[at], _array(factors[at]) * number)
         return Jacobian(entrance.view, tuple(factors))
 
     return [
@@ -104,7 +106,9 @@ def kernel(
     for i, left in enumerate(one):
         for j, right in enumerate(one if two is None else two):
             mirrored = two is None and i != j
-            if (mirrored and j < i) or not views.overlap(left.view, right.view):
+            common = views.overlap(left.view, right.view)
+            assert common is not None, "parameters whose views may overlap go another way"
+            if (mirrored and j < i) or not common:
                 continue
             part = _product(left, right, outputs, keep, grams, same)
             if mirrored:

@@ -242,7 +242,7 @@ def _plain(other_names: Sequence[Any], result_names: Sequence[Any]):
 
 def _factor(array: jax.Array, names: Sequence[Any]) -> Factor:
     """Without axes of length 1, which only slow down."""
-    kept = [i for i, name in enumerate(names) if array.shape[i] > 1 or isinstance(name, str)]
+    kept = [i for i, name in enumerate(names) if array.shape[i] != 1 or isinstance(name, str)]
     shape = [array.shape[i] for i in kept]
     assert math.prod(shape) == array.size
     return Factor(array.reshape(shape), tuple(names[i] for i in kept))

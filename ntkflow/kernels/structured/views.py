@@ -7,6 +7,7 @@ shown may be named by axes of its own, the *source*: the parameter after reshape
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from ntkflow.kernels.jaxprs import Atom, Constant, Equation, Variable
@@ -25,6 +26,13 @@ class Source(NamedTuple):
     history: tuple[Any, ...] = ()
 
 
+class Scale(NamedTuple):
+    """A scalar, as an atom of the program, or one over it."""
+
+    atom: Atom
+    inverse: bool = False
+
+
 class View(NamedTuple):
     """An array that shows entries of a source, each at most once along its axes.
 
@@ -32,13 +40,13 @@ class View(NamedTuple):
       source: what it shows.
       ranges: for each axis of the source, the part that is shown.
       axes: for each axis of the array, the source's axis it runs along; None if it is constant.
-      scales: scalars to multiply by, as atoms of the program; a number is a Constant.
+      scales: scalars to multiply by.
     """
 
     source: Source
     ranges: tuple[Range, ...]
     axes: tuple[int | None, ...]
-    scales: tuple[Atom, ...] = ()
+    scales: tuple["Scale", ...] = ()
 
     @property
     def shown(self) -> tuple[int, ...]:
@@ -64,13 +72,17 @@ def follow(equation: Equation, operands: Sequence[Any], uniform: dict[Variable, 
       uniform: arrays that hold one number everywhere, as scalar atoms.
     """
     name, params = equation.name, equation.params
+    if len(equation.outputs) > 1:
+        return None
     if name == "stop_gradient":
         return ()
-    if name in ("copy", "copy_p", "optimization_barrier", "convert_element_type"):
+    if name == "convert_element_type":
+        return _convert(equation, operands[0])
+    if name in ("copy", "copy_p", "optimization_barrier"):
         return operands[0]
     old, shape = equation.inputs[0].shape, equation.outputs[0].shape
     if name == "neg":
-        return tuple(scaled(view, Constant(-1.0)) for view in operands[0])
+        return tuple(scaled(view, _MINUS) for view in operands[0])
     if name in ("add", "sub"):
         return _add(operands, [atom.shape for atom in equation.inputs], shape, name)
     if name in ("mul", "div"):
@@ -82,7 +94,18 @@ def follow(equation: Equation, operands: Sequence[Any], uniform: dict[Variable, 
     return None if None in changed else tuple(changed)
 
 
-def scaled(view: View, scale: Atom) -> View:
+_MINUS = Scale(Constant(-1.0))
+
+
+def _convert(equation: Equation, operand: Views) -> Views | None:
+    new = equation.outputs[0].dtype
+    if jnp.issubdtype(new, jnp.floating):
+        return operand
+    # Whole numbers and truth values move in steps: their derivative is 0.
+    return None if jnp.issubdtype(new, jnp.complexfloating) else ()
+
+
+def scaled(view: View, scale: Scale) -> View:
     return view._replace(scales=(*view.scales, scale))
 
 
@@ -99,7 +122,7 @@ def _add(operands, shapes, shape, name):
     for i, (views, old) in enumerate(zip(operands, shapes, strict=True)):
         for view in views or ():
             own = broadcast(view, old, shape)
-            terms.append(scaled(own, Constant(-1.0)) if name == "sub" and i == 1 else own)
+            terms.append(scaled(own, _MINUS) if name == "sub" and i == 1 else own)
     return tuple(terms)
 
 
@@ -112,12 +135,9 @@ def _scale(equation, operands, uniform):
     number = scalar_atom(atom, uniform)
     if number is None:
         return None
-    if equation.name == "div":
-        if not isinstance(number, Constant):
-            return None
-        number = Constant(1 / np.asarray(number.value))
     old, shape = equation.inputs[1 - which].shape, equation.outputs[0].shape
-    return tuple(scaled(broadcast(view, old, shape), number) for view in operands[1 - which])
+    scale = Scale(number, inverse=equation.name == "div")
+    return tuple(scaled(broadcast(view, old, shape), scale) for view in operands[1 - which])
 
 
 def scalar_atom(atom: Atom, uniform: dict[Variable, Atom]) -> Atom | None:
@@ -160,9 +180,9 @@ def _slice(view, params, old, shape):
 def _reshape(view, params, old, shape):
     if params.get("dimensions") is not None:
         return None
-    if [n for n in old if n > 1] == [n for n in shape if n > 1]:
-        longer = iter([axis for axis, n in zip(view.axes, old, strict=True) if n > 1])
-        return view._replace(axes=tuple(next(longer) if n > 1 else None for n in shape))
+    if [n for n in old if n != 1] == [n for n in shape if n != 1]:
+        longer = iter([axis for axis, n in zip(view.axes, old, strict=True) if n != 1])
+        return view._replace(axes=tuple(next(longer) if n != 1 else None for n in shape))
     return _anew(view, shape, ("reshape", tuple(shape)))
 
 

@@ -46,7 +46,7 @@ def test_a_view_names_the_entries_that_are_shown(name):
     (view,) = view_of(function)
     w = np.arange(1.0, 25).reshape(SHAPE)
     actual = np.asarray(function(jnp.asarray(w)))
-    scale = np.prod([np.asarray(atom.value) for atom in view.scales])
+    scale = np.prod([float(s.atom.value) ** (-1 if s.inverse else 1) for s in view.scales])
     source = w
     for _, ranges, axes, (change, argument) in view.source.history:
         part = shown(view._replace(ranges=ranges), source)
