@@ -31,7 +31,8 @@ class Peer:
         )
 
     def __call__(self, function: Callable[..., Any], *args: Any) -> Any:
-        assert self._process.stdin and self._process.stdout, "both are pipes"
+        assert self._process.stdin, "a pipe"
+        assert self._process.stdout, "a pipe"
         with contextlib.suppress(BrokenPipeError):  # the reason stands in its errors
             print(json.dumps([function.__name__, *args]), file=self._process.stdin, flush=True)
         reply = self._process.stdout.readline()

@@ -16,9 +16,25 @@ from ntkflow.kernels.empirical import (
     ntk_product as ntk_product,
 )
 from ntkflow.kernels.infinite import infinite_width as infinite_width
+from ntkflow.kernels.matrix_free import (
+    Estimate as Estimate,
+    Lanczos as Lanczos,
+    LanczosExtremes as LanczosExtremes,
+    effective_dimension as effective_dimension,
+    function_trace as function_trace,
+    lanczos as lanczos,
+    lanczos_extremes as lanczos_extremes,
+    log_determinant as log_determinant,
+    spectral_density as spectral_density,
+)
 from ntkflow.kernels.monte_carlo import (
     MonteCarlo as MonteCarlo,
     monte_carlo_kernel as monte_carlo_kernel,
+)
+from ntkflow.kernels.operators import (
+    KernelOperator as KernelOperator,
+    kernel_operator as kernel_operator,
+    ntk_operator as ntk_operator,
 )
 from ntkflow.kernels.recursion import (
     Kernels as Kernels,

@@ -195,7 +195,7 @@ def _unroll(loop: Equation, sources, equations, opened) -> list[Atom]:
         len(atom.shape) > len(v.aval.shape) for atom, v in zip(inputs, body.invars, strict=True)
     )
     consts = len(inputs) - carries - scanned
-    constant, carry = inputs[:consts], inputs[consts : consts + carries]
+    constant, carry = inputs[:consts], list(inputs[consts : consts + carries])
     stacked = inputs[consts + carries :]
 
     def append(function, *arguments):

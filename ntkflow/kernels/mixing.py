@@ -108,6 +108,8 @@ def _overlap(before: int, after: int, size: int, stride: int, padding: Iterable[
 
 _REDUCTIONS = ("sum", "prod", "max", "min", "and", "or", "xor")
 _CUMULATIONS = ("sum", "prod", "max", "min", "logsumexp")
+
+
 def _positions(axes: Iterable[Any]) -> list[int]:
     """Of the axes of a collective sum those of the array: the others are names of devices'."""
     return [axis for axis in axes if isinstance(axis, int)]

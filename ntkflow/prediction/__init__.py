@@ -1,5 +1,9 @@
-"""Function space: what a kernel predicts of training, in closed form."""
+"""Function space: what a kernel predicts of training, in closed form or by iteration."""
 
+from ntkflow.prediction.conjugate_gradients import (
+    Regression as Regression,
+    kernel_regression as kernel_regression,
+)
 from ntkflow.prediction.gaussian_process import Posterior as Posterior, gp_posterior as gp_posterior
 from ntkflow.prediction.mse import (
     Prediction as Prediction,

@@ -171,22 +171,30 @@ def _pair(a: AnyFactor, b: AnyFactor, needed: set[Axis]) -> Factor:
         product = _aligned(a, axes) * _aligned(b, axes)
         array = product.sum(range(len(axes) - len(summed), len(axes))) if summed else product
         return Factor(array, axes[: len(axes) - len(summed)])
-    # Two axes each: of more, XLA would copy the second array to transpose it.
-    sides = []
-    for factor, own in zip((a, b), free, strict=True):
-        array = arranged(factor, (*batch, *own, *summed)).array
-        lengths = [array.shape[: len(batch)], array.shape[len(batch) : len(batch) + len(own)]]
-        sides.append((array.reshape(*lengths[0], math.prod(lengths[1]), -1), lengths))
-    (left, (outer, rows)), (right, (_, columns)) = sides
+    matrices = [
+        _matrices(factor, batch, own, summed) for factor, own in zip((a, b), free, strict=True)
+    ]
     axis, front = len(batch) + 1, tuple(range(len(batch)))
     array = jax.lax.dot_general(
-        left,
-        right,
+        *matrices,
         (((axis,), (axis,)), (front, front)),
         # On accelerators the default precision of a product of float32 matrices is lower.
         precision=jax.lax.Precision.HIGHEST,
     )
-    return Factor(array.reshape(*outer, *rows, *columns), (*batch, *free[0], *free[1]))
+    length = {**sizes([a]), **sizes([b])}
+    axes = (*batch, *free[0], *free[1])
+    return Factor(array.reshape([length[axis] for axis in axes]), axes)
+
+
+def _matrices(factor: Factor, batch: list[Axis], rows: list[Axis], columns: list[Axis]):
+    """The array with one axis for all rows and one for all columns.
+
+    Of products over more axes XLA copies one array to transpose it.
+    """
+    length = sizes([factor])
+    shape = [math.prod(length[axis] for axis in axes) for axes in (rows, columns)]
+    array = arranged(factor, (*batch, *rows, *columns)).array
+    return array.reshape([*(length[axis] for axis in batch), *shape])
 
 
 def _is_matrix_product(a: Iterable[Axis], b: Iterable[Axis], needed: set[Axis]) -> bool:
