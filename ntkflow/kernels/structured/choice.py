@@ -12,7 +12,7 @@ from ntkflow.kernels.jaxprs import Equation, Program, trace
 from ntkflow.kernels.mixing import refuse_mixing
 from ntkflow.kernels.structured import views
 from ntkflow.kernels.structured.entrances import Network, collide, entrances, traced
-from ntkflow.kernels.structured.factors import Factor
+from ntkflow.kernels.structured.factors import PRODUCTS_PER_NUMBER, Factor
 from ntkflow.kernels.structured.method import AXES, Jacobian, jacobians, kernel
 from ntkflow.kernels.structured.rules import OUTPUT, SAMPLE, Own
 
@@ -180,12 +180,8 @@ def _products_pay(
     # Cotangents of arrays that are made of parameters are written on the way.
     written = entries + size * sum(math.prod(variable.shape) for variable in made)
     contraction = n1 * n2 * entries * (size if outputs == "full" else 1)
-    explicit = contraction + _PRODUCTS_PER_JACOBIAN_NUMBER * (n1 + n2) * written
+    explicit = contraction + PRODUCTS_PER_NUMBER * (n1 + n2) * written
     return 2 * n2 * size * (n1 + 1) * network.products + n2 * entries < explicit
-
-
-# A Jacobian is written by a backward pass, copied, and read again by the contraction.
-_PRODUCTS_PER_JACOBIAN_NUMBER = 64
 
 
 def _explicit(

@@ -15,9 +15,11 @@ import jax
 import jax.numpy as jnp
 
 Axis = Any  # a name: any hashable thing
-# A number written to memory and read again costs about as much time as this many products within
-# a matrix product, on CPUs (some 10¹¹ products and 10¹⁰ numbers a second) and on accelerators.
-_PRODUCTS_PER_NUMBER = 16
+# A number that is written, brought into another order of axes and read again takes about as much
+# time as this many products within a matrix product: with 16 or 32 the transformer of
+# benchmarks/empirical.py takes three times as long as with 64 or 128, and the other networks the
+# same.
+PRODUCTS_PER_NUMBER = 64
 # And a product outside of one, entry by entry, as much as these.
 _PRODUCTS_PER_ENTRY = 8
 
@@ -87,7 +89,7 @@ def multiply(
     for i, j in order:
         rest = [f for k, f in enumerate(left) if k not in (i, j)]
         needed = {*keep, *itertools.chain.from_iterable(f.axes for f in rest)}
-        left = [*rest, _pair(left[i], left[j], needed)]
+        left = [*rest, _pair(left[i], left[j], needed, keep)]
     (last,) = left
     return arranged(_written(last), keep).array
 
@@ -150,10 +152,10 @@ def _time(a: _Form, b: _Form, result, needed, size: dict[Axis, int], last: bool)
         weight = 1 if _is_matrix_product(a.axes, b.axes, needed) else _PRODUCTS_PER_ENTRY
         work = weight * numbers({*a.axes, *b.axes})
         written += sum(numbers(form.axes) for form in (a, b) if form.hot is not None)
-    return work + _PRODUCTS_PER_NUMBER * written
+    return work + PRODUCTS_PER_NUMBER * written
 
 
-def _pair(a: AnyFactor, b: AnyFactor, needed: set[Axis]) -> Factor:
+def _pair(a: AnyFactor, b: AnyFactor, needed: set[Axis], keep: tuple[Axis, ...]) -> Factor:
     """The product of two factors, summed over the axes that nobody needs any more."""
     forms = _form(a), _form(b)
     if isinstance(a, OneHot) and isinstance(b, OneHot) and _is_comparison(*forms, needed):
@@ -166,17 +168,19 @@ def _pair(a: AnyFactor, b: AnyFactor, needed: set[Axis]) -> Factor:
     batch = [axis for axis in shared if axis in needed]
     summed = [axis for axis in shared if axis not in needed]
     free = [[axis for axis in f.axes if axis not in shared] for f in (a, b)]
+    if any(axis in keep for axis in free[1]) and not any(axis in keep for axis in free[0]):
+        a, b, free = b, a, free[::-1]  # what stays comes first: no copy for the product after this
     if not _is_matrix_product(a.axes, b.axes, needed):
         axes = (*batch, *free[0], *free[1], *summed)
         product = _aligned(a, axes) * _aligned(b, axes)
         array = product.sum(range(len(axes) - len(summed), len(axes))) if summed else product
         return Factor(array, axes[: len(axes) - len(summed)])
-    matrices = [
-        _matrices(factor, batch, own, summed) for factor, own in zip((a, b), free, strict=True)
-    ]
+    left = _matrices(a, batch, free[0], summed)
+    right = _matrices(b, batch, free[1], summed)
     axis, front = len(batch) + 1, tuple(range(len(batch)))
     array = jax.lax.dot_general(
-        *matrices,
+        left,
+        right,
         (((axis,), (axis,)), (front, front)),
         # On accelerators the default precision of a product of float32 matrices is lower.
         precision=jax.lax.Precision.HIGHEST,
