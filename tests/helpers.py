@@ -21,6 +21,18 @@ def samples(seed: int, *shape: int, dtype="float64"):
     return jax.random.normal(jax.random.key(seed), shape, dtype)
 
 
+def reduce_outputs(theta, outputs, scalar):
+    """A kernel (n1, n2, o, o) as `empirical_ntk` returns it."""
+    if scalar:
+        return theta[:, :, 0, 0]
+    diagonal = np.einsum("ijaa->ija", theta)
+    return {"full": theta, "diagonal": diagonal, "trace": diagonal.sum(-1)}[outputs]
+
+
+def transpose_samples(theta):
+    return theta.transpose({2: (1, 0), 3: (1, 0, 2), 4: (1, 0, 3, 2)}[theta.ndim])
+
+
 class MLP(nn.Module):
     """Two hidden layers of `flax.linen.Dense`, with biases; outputs=None is a scalar network."""
 

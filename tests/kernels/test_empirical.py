@@ -8,7 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import CNN, MLP, NNXNetwork, assert_close, samples
+from helpers import (
+    CNN,
+    MLP,
+    NNXNetwork,
+    assert_close,
+    reduce_outputs,
+    samples,
+    transpose_samples,
+)
 
 from ntkflow.kernels.empirical import (
     empirical_nngp,
@@ -59,17 +67,6 @@ def explicit_ntk(apply, params, x1, x2, keep=lambda path: True):
         return full.reshape(len(x), -1, full.shape[-1])
 
     return np.einsum("iap,jbp->ijab", jacobian(x1), jacobian(x2))
-
-
-def reduce_outputs(theta, outputs, scalar):
-    if scalar:
-        return theta[:, :, 0, 0]
-    diagonal = np.einsum("ijaa->ija", theta)
-    return {"full": theta, "diagonal": diagonal, "trace": diagonal.sum(-1)}[outputs]
-
-
-def transpose_samples(theta):
-    return theta.transpose({2: (1, 0), 3: (1, 0, 2), 4: (1, 0, 3, 2)}[theta.ndim])
 
 
 @pytest.mark.quick

@@ -12,6 +12,7 @@ import module_networks  # noqa: F401
 import numpy as np
 import pytest
 import transform_networks  # noqa: F401
+from helpers import reduce_outputs, transpose_samples
 from networks import MIXING, NETWORKS
 
 from ntkflow import empirical_ntk
@@ -78,17 +79,6 @@ def explicit_ntk(apply, params, x1, x2, keep=lambda path: True):
     """Θ(x1, x1 and then x2), by one Jacobian."""
     whole = jacobians(apply, params, jnp.concatenate([x1, x2]), keep)
     return jnp.einsum("iap,jbp->ijab", whole[: x1.shape[0]], whole)
-
-
-def reduce_outputs(theta, outputs, scalar):
-    if scalar:
-        return theta[:, :, 0, 0]
-    diagonal = np.einsum("ijaa->ija", theta)
-    return {"full": theta, "diagonal": diagonal, "trace": diagonal.sum(-1)}[outputs]
-
-
-def transpose_samples(theta):
-    return theta.transpose({2: (1, 0), 3: (1, 0, 2), 4: (1, 0, 3, 2)}[theta.ndim])
 
 
 def assert_within(actual, desired, tolerance, what=""):
