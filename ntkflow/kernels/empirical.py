@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from ntkflow import checks
+from ntkflow.kernels.linearized import linearized
 from ntkflow.kernels.structured.choice import Method, Outputs, kernels
 from ntkflow.parameters import Predicate, partition, selected_paths
 
@@ -113,8 +114,8 @@ def ntk_by_group(
 
     @jax.jit
     def compute(params, x1, x2):
-        scalar = _output_shape(apply, params, x1, "x1") == ()
-        if x2 is not None and (_output_shape(apply, params, x2, "x2") == ()) != scalar:
+        scalar = output_shape(apply, params, x1, "x1") == ()
+        if x2 is not None and (output_shape(apply, params, x2, "x2") == ()) != scalar:
             raise ValueError("apply gives a scalar network on one of x1, x2 and not on the other.")
         function, leaves, paths = _flat(apply, params, trainable)
         groups: dict[Hashable, list[int]] = {}
@@ -127,7 +128,7 @@ def ntk_by_group(
     def by_group(
         params: Any, x1: ArrayLike, x2: ArrayLike | None = None
     ) -> dict[Hashable, jax.Array]:
-        x1, x2 = _samples("x1", x1), None if x2 is None else _samples("x2", x2)
+        x1, x2 = samples_of("x1", x1), None if x2 is None else samples_of("x2", x2)
         return {name.value: theta for name, theta in compute(params, x1, x2)}
 
     return by_group
@@ -160,14 +161,14 @@ def ntk_diagonal(
 
     @jax.jit
     def compute(params, x):
-        scalar = _output_shape(apply, params, x, "x") == ()
+        scalar = output_shape(apply, params, x, "x") == ()
         function, leaves, paths = _flat(apply, params, trainable)
         everything = [range(len(paths))]
         (found,) = kernels(function, leaves, everything, x, None, outputs, same=True)
         return found.reshape(len(x)) if scalar else found
 
     def diagonal(params: Any, x: ArrayLike) -> jax.Array:
-        return compute(params, _samples("x", x))
+        return compute(params, samples_of("x", x))
 
     return diagonal
 
@@ -222,13 +223,13 @@ def empirical_nngp(apply: Apply, *, outputs: Outputs = "full") -> Kernel:
     _check(apply, outputs)
 
     def kernel(params: Any, x1: ArrayLike, x2: ArrayLike | None = None) -> jax.Array:
-        x1, x2 = _samples("x1", x1), None if x2 is None else _samples("x2", x2)
-        scalar = _output_shape(apply, params, x1, "x1") == ()
+        x1, x2 = samples_of("x1", x1), None if x2 is None else samples_of("x2", x2)
+        scalar = output_shape(apply, params, x1, "x1") == ()
         f1 = apply(params, x1)
         if x2 is None:
             f2 = f1
         else:
-            _output_shape(apply, params, x2, "x2")
+            output_shape(apply, params, x2, "x2")
             f2 = apply(params, x2)
         f1, f2 = (f.reshape(len(f), -1) for f in (f1, f2))
         theta = jnp.einsum(_NNGP[outputs], f1, f2, precision=jax.lax.Precision.HIGHEST)
@@ -270,23 +271,21 @@ def ntk_product(apply: Apply, *, trainable: Predicate | None = None) -> Kernel:
     checks.network(apply)
 
     def product(params: Any, x1: ArrayLike, x2: ArrayLike | None, v: ArrayLike) -> jax.Array:
-        x1, x2 = _samples("x1", x1), None if x2 is None else _samples("x2", x2)
+        x1, x2 = samples_of("x1", x1), None if x2 is None else samples_of("x2", x2)
         selected, merge = partition(params, trainable)
 
-        def linearized(x, name):
-            _output_shape(apply, params, x, name)
-            return jax.vjp(lambda part: apply(merge(part), x), selected)
+        def at(x, name):
+            output_shape(apply, params, x, name)
+            return linearized(lambda part: apply(merge(part), x), selected)
 
-        f1, pullback1 = linearized(x1, "x1")
-        f2, pullback2 = (f1, pullback1) if x2 is None else linearized(x2, "x2")
-        if jnp.shape(v) != f2.shape:
+        f1 = at(x1, "x1")
+        f2 = f1 if x2 is None else at(x2, "x2")
+        shape, dtype = f2.value.shape, f2.value.dtype
+        if jnp.shape(v) != shape:
             raise ValueError(
-                f"v has shape {jnp.shape(v)}; expected {f2.shape}, the shape of apply(params, x2)."
+                f"v has shape {jnp.shape(v)}; expected {shape}, the shape of apply(params, x2)."
             )
-        (tangent,) = pullback2(jnp.asarray(v, f2.dtype))
-        # What pulls back transposed pushes forward: as `jvp` does, but by the rules of custom_vjp.
-        (pushed,) = jax.linear_transpose(lambda y: pullback1(y)[0], f1)(tangent)
-        return pushed
+        return f1.push(f2.pull(jnp.asarray(v, dtype)))
 
     return product
 
@@ -299,7 +298,7 @@ def _drop_output_axes(kernel: jax.Array, scalar: bool) -> jax.Array:
     return kernel.reshape(kernel.shape[:2]) if scalar else kernel
 
 
-def _samples(name: str, x: Any) -> jax.Array:
+def samples_of(name: str, x: Any) -> jax.Array:
     """Samples as an array, after the checks of their values at the door."""
     if isinstance(x, dict):
         raise ValueError(f"{name} is a dict; expected an array: the order is (params, x1, x2).")
@@ -314,7 +313,7 @@ def _samples(name: str, x: Any) -> jax.Array:
     return x
 
 
-def _output_shape(apply: Apply, params: Any, x: jax.Array, name: str) -> tuple[int, ...]:
+def output_shape(apply: Apply, params: Any, x: jax.Array, name: str) -> tuple[int, ...]:
     """The shape of one sample's output, () or (o,)."""
     samples = len(x)
     output = jax.eval_shape(apply, params, x)

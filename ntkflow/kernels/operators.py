@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding
 from jax.typing import ArrayLike
 
 from ntkflow import checks
-from ntkflow.kernels.empirical import Apply
+from ntkflow.kernels.empirical import Apply, output_shape, samples_of
 from ntkflow.kernels.products import FunctionRule, NetworkRule, bound_arrays
 from ntkflow.kernels.rows import APART, EVERYWHERE, Devices, device_mesh, padded
 from ntkflow.parameters import Predicate, partition
@@ -134,16 +134,10 @@ def ntk_operator(
       ([5.0, 25.0], [4.0, 6.0])
     """
     checks.network(apply)
-    data = jnp.asarray(x)
-    n = checks.same_length(x=data)
-    checks.finite("x", data)
+    data = samples_of("x", x)
+    n = len(data)
+    output_shape(apply, params, data, "x")
     output: Any = jax.eval_shape(apply, params, data)
-    shape: tuple[int, ...] = getattr(output, "shape", ())
-    if len(shape) not in (1, 2) or shape[0] != n:
-        raise ValueError(
-            f"apply returned {getattr(output, 'shape', jax.tree.structure(output))} for {n} "
-            f"samples; expected an array of shape ({n},) or ({n}, outputs)."
-        )
     selected, merge = partition(params, trainable)
 
     def kept(samples: int) -> int:
@@ -210,8 +204,8 @@ def kernel_operator(
     budget = checks.positive_int("max_bytes", max_bytes)
     if not callable(kernel):
         raise ValueError(f"kernel is {kernel!r}; expected a function kernel(x1, x2).")
-    bound, call = bound_arrays(kernel)
-    output: Any = jax.eval_shape(call, bound, x, x)
+    call, bound = bound_arrays(kernel)
+    output: Any = jax.eval_shape(call.fill, bound, x, x)
     if getattr(output, "shape", None) != (n, n):
         raise ValueError(
             f"kernel returned {jax.tree.map(jnp.shape, output)} for {n} samples; expected one "
@@ -222,7 +216,8 @@ def kernel_operator(
     if 64 * n * n * output.dtype.itemsize > budget:  # else a tile of all samples fits anyhow
         sample = jax.ShapeDtypeStruct((min(n, 128), *x.shape[1:]), x.dtype)
         abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), bound)
-        stats: Any = jax.jit(call).lower(abstract, sample, sample).compile().memory_analysis()
+        tile = jax.jit(lambda *arrays: call.fill(*arrays))
+        stats: Any = tile.lower(abstract, sample, sample).compile().memory_analysis()
         needed = stats.temp_size_in_bytes + stats.output_size_in_bytes
         # What is in proportion to rows alone is taken for the tile's: the estimate is from above.
         rows = int(min(n, (budget / needed) ** 0.5 * sample.shape[0]))

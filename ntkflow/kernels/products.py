@@ -1,16 +1,16 @@
 """The products of a kernel operator: by tiles of a kernel, and by J Jᵀ of a network."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
+from ntkflow.kernels.blocks.call import Call, Slot, without_arrays
 from ntkflow.kernels.empirical import Apply, empirical_ntk, ntk_diagonal
+from ntkflow.kernels.linearized import linearized
 from ntkflow.kernels.rows import (
     APART,
     EVERYWHERE,
@@ -24,34 +24,14 @@ from ntkflow.kernels.rows import (
 from ntkflow.parameters import Predicate, partition
 
 
-@dataclasses.dataclass(frozen=True)  # a tuple would not do for jit: it takes weak references
-class Call:
-    """kernel(x1, x2), with holes for the arrays it is bound to: equal for equal kernels."""
-
-    kernel: Callable[..., Any]
-    structure: Any
-    leaves: tuple[Any, ...]
-
-    def __call__(self, bound: Any, x1: jax.Array, x2: jax.Array) -> Any:
-        arrays = iter(bound)
-        leaves = [next(arrays) if leaf is _HOLE else leaf for leaf in self.leaves]
-        args, keywords = jax.tree.unflatten(self.structure, leaves)
-        return self.kernel(*args, x1, x2, **keywords)
-
-
-_HOLE = object()
-
-
-def bound_arrays(kernel: Callable[..., Any]) -> tuple[tuple[Any, ...], Call]:
-    """The arrays that a `functools.partial` is bound to, and the kernel as a function of them."""
+def bound_arrays(kernel: Callable[..., Any]) -> tuple[Call, tuple[Any, ...]]:
+    """kernel(x1, x2) as a call, and the arrays that a `functools.partial` is bound to."""
     function: Any = kernel
     given: tuple[Any, Any] = ((), {})
     if isinstance(function, functools.partial):
         function, given = function.func, (function.args, function.keywords)
-    leaves, structure = jax.tree.flatten(given)
-    arrays = tuple(leaf for leaf in leaves if isinstance(leaf, jax.Array | np.ndarray))
-    holes = (_HOLE if isinstance(leaf, jax.Array | np.ndarray) else leaf for leaf in leaves)
-    return arrays, Call(function, structure, tuple(holes))
+    args, keywords = given
+    return without_arrays(function, (*args, Slot.X1, Slot.X2), keywords)
 
 
 class NetworkRule(NamedTuple):
@@ -87,13 +67,12 @@ class NetworkRule(NamedTuple):
 
         def pull(params, block, weights):
             selected, merge = partition(params, self.trainable)
-            return jax.vjp(lambda part: self.apply(merge(part), block), selected)[1](weights)[0]
+            return linearized(lambda part: self.apply(merge(part), block), selected).pull(weights)
 
         def push(shared, block):
             params, tangent = shared
             selected, merge = partition(params, self.trainable)
-            network = lambda part: self.apply(merge(part), block)  # noqa: E731
-            return jax.jvp(network, (selected,), (tangent,))[1]
+            return linearized(lambda part: self.apply(merge(part), block), selected).push(tangent)
 
         def one(v):
             tangent = sum_over_rows(self.mesh, rows, pull, params, x, v.astype(self.output_dtype))
@@ -154,7 +133,7 @@ class FunctionRule(NamedTuple):
                 rows1, own1 = block_rows(i, rows, len(left))
                 rows2, own2 = block_rows(j, columns, len(x))
                 take = jax.lax.dynamic_slice_in_dim
-                tile = self.call(bound, take(left, rows1, rows), take(x, rows2, columns))
+                tile = self.call.fill(bound, take(left, rows1, rows), take(x, rows2, columns))
                 own1, own2 = ((own & (weight > 0)).astype(v.dtype)[:, None] for own in (own1, own2))
                 total = _add(total, rows1, own1 * _dot(tile, own2 * take(v, rows2, columns)))
                 if symmetric:
@@ -174,14 +153,14 @@ class FunctionRule(NamedTuple):
 
     def diagonal(self, arrays: Any) -> jax.Array:
         def entries(bound, block):
-            return jax.vmap(lambda one: self.call(bound, one[None], one[None])[0, 0])(block)
+            return jax.vmap(lambda one: self.call.fill(bound, one[None], one[None])[0, 0])(block)
 
         return map_over_rows(self.mesh, self.tile, entries, *arrays)[: len(arrays[-1])]
 
     def columns(self, arrays: Any, indices: jax.Array) -> jax.Array:
         bound, x = arrays
         rows = max(1, self.tile**2 // len(indices))
-        call = lambda shared, block: self.call(shared[0], block, shared[1])  # noqa: E731
+        call = lambda shared, block: self.call.fill(shared[0], block, shared[1])  # noqa: E731
         return map_over_rows(self.mesh, rows, call, (bound, x[indices]), x)[: len(x)]
 
 

@@ -146,7 +146,7 @@ def test_refusals():
         ntk_operator(apply, params, x, max_bytes=500)
     with pytest.raises(ValueError, match="x hold no samples"):
         ntk_operator(apply, params, x[:0])
-    with pytest.raises(ValueError, match=r"apply returned \(13, 2, 2\) for 13 samples"):
+    with pytest.raises(ValueError, match=r"apply returned shape \(13, 2, 2\) for 13 samples"):
         ntk_operator(lambda params, x: jnp.ones((len(x), 2, 2)), params, x)
     with pytest.raises(ValueError, match="devices is 9"):
         kernel_operator(polynomial, x, devices=9)
@@ -156,3 +156,18 @@ def test_refusals():
         kernel_operator(np.eye(3), x)
     with pytest.raises(ValueError, match="what one pair of samples needs"):
         kernel_operator(polynomial, x, max_bytes=5)
+
+
+def test_products_follow_the_rules_of_custom_vjp():
+    @jax.custom_vjp
+    def layer(w, x):
+        return jnp.sin(x @ w)
+
+    layer.defvjp(
+        lambda w, x: (layer(w, x), (w, x)),
+        lambda kept, u: (3 * kept[1].T @ (jnp.cos(kept[1] @ kept[0]) * u), jnp.zeros_like(kept[1])),
+    )
+    x, w, v = normal(0, 7, 4), normal(1, 4, 2), normal(2, 7, 2)
+    operator = ntk_operator(layer, w, x, devices=1)
+    theta = empirical_ntk(layer, method="jacobian")(w, x)
+    assert_close(operator @ v, jnp.einsum("ijab,jb->ia", theta, v), factor=1000)

@@ -58,10 +58,16 @@ def name_of(function: Any) -> str:
 def split(function: Callable[..., Any], bound: inspect.BoundArguments) -> tuple[Call, tuple]:
     """The call, with slots for its arrays, and the arrays other than the samples."""
     bound.arguments.update(x1=Slot.X1, x2=Slot.X2)
-    leaves, structure = jax.tree.flatten((bound.args, bound.kwargs))
-    arrays = tuple(leaf for leaf in leaves if isinstance(leaf, jax.Array | np.ndarray))
+    call, arrays = without_arrays(function, bound.args, bound.kwargs)
     for array in arrays:
         _refuse_tracer("an argument", array)
+    return call, arrays
+
+
+def without_arrays(function: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Call, tuple]:
+    """A call whose samples are slots already, with slots for its arrays, and these arrays."""
+    leaves, structure = jax.tree.flatten((tuple(args), dict(kwargs)))
+    arrays = tuple(leaf for leaf in leaves if isinstance(leaf, jax.Array | np.ndarray))
     constants = tuple(
         Slot.OTHER if isinstance(leaf, jax.Array | np.ndarray) else leaf for leaf in leaves
     )

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ntkflow.kernels.jaxprs import Equation, Program, trace
+from ntkflow.kernels.linearized import linearized
 from ntkflow.kernels.mixing import refuse_mixing
 from ntkflow.kernels.structured import views
 from ntkflow.kernels.structured.entrances import Network, collide, entrances, traced
@@ -67,8 +68,9 @@ def kernels(
     def side(x, network):
         found = _explicit(function, parameters, explicit, x)
         if followed:
-            factored = enumerate(jacobians(network, parameters, x))
-            found |= {k: own for k, own in factored if own is not None and k in followed}
+            own = (p if k in followed else None for k, p in enumerate(network.places))
+            factored = jacobians(network._replace(places=tuple(own)), parameters, x)
+            found |= {k: parts for k, parts in enumerate(factored) if parts is not None}
         return found
 
     one, *rest = map(side, (x1, x2), networks)
@@ -151,8 +153,8 @@ def _follows(networks: Sequence[Network], leaf: int, method: Method) -> bool:
     places = [side for side in sides if side is not None]
     if method not in ("auto", "structured") or len(places) < len(sides):
         return False
-    if collide(places[0], places[-1]):  # as samples of another shape may see it
-        return False
+    if networks[0] is not networks[-1] and collide(*places):
+        return False  # samples of another shape see other parts of it
     # At an operation on parameters alone the cotangent is as large as a Jacobian.
     return method == "structured" or not any(
         math.prod(place.result.shape) > network.activations
@@ -212,19 +214,12 @@ def _by_columns(function, parameters, leaves, x1, x2, outputs) -> jax.Array:
         return function(_replaced(parameters, leaves, own), sample[None]).reshape(-1)
 
     selected = [parameters[leaf] for leaf in leaves]
-    # The pullback is linear, and pulling back through it pushes forward: unlike `jvp` this follows
-    # the rules of `custom_vjp`.
-    y1, pullback1 = jax.vjp(lambda own: jax.vmap(output, (None, 0))(own, x1), selected)
-    pushforward = jax.linear_transpose(lambda y: pullback1(y)[0], y1)
+    pushforward = linearized(lambda own: jax.vmap(output, (None, 0))(own, x1), selected).push
 
     def columns(sample):
-        f, pullback = jax.vjp(lambda own: output(own, sample), selected)
-        (tangents,) = jax.vmap(pullback)(jnp.eye(f.size, dtype=f.dtype))
-
-        def column(tangent):
-            return pushforward(tangent)[0]
-
-        return jax.vmap(column)(tangents)  # (outputs b, n1, outputs a)
+        f, pull, _ = linearized(lambda own: output(own, sample), selected)
+        tangents = jax.vmap(pull)(jnp.eye(f.size, dtype=f.dtype))
+        return jax.vmap(pushforward)(tangents)  # (outputs b, n1, outputs a)
 
     theta = jax.lax.map(columns, x1 if x2 is None else x2)
     subscripts = {"full": "jbia->iajb", "diagonal": "jaia->aij", "trace": "jaia->ij"}
