@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ntkflow.kernels.infinite import elementwise
+from ntkflow.kernels.infinite import elementwise, stacks
 from ntkflow.kernels.infinite.context import Context
 from ntkflow.kernels.infinite.fields import ChannelSum, Known, Node, Noise, Sum, Unfollowed, number
 from ntkflow.kernels.infinite.pieces import (
@@ -18,6 +18,7 @@ from ntkflow.kernels.infinite.pieces import (
     step as step_in_pieces,
 )
 from ntkflow.kernels.infinite.rules import RULES, STRUCTURAL
+from ntkflow.kernels.infinite.stacks import Stack
 from ntkflow.kernels.infinite.values import (
     Factor,
     Value,
@@ -55,7 +56,8 @@ def walk(context: Context, program: Program, inputs: Sequence[Any]) -> Value | P
             "several outputs, or with mutable collections, and return one output alone."
         )
     (output,) = program.outputs
-    return _resolved(read(output))
+    result = read(output)
+    return _resolved(result.whole(context) if isinstance(result, Stack) else result)
 
 
 @contextmanager
@@ -80,6 +82,11 @@ def step(context: Context, equation: Equation, operands: list[Any]) -> list[Any]
             axes = fresh([(Factor(n, "any"),) if n > 1 else () for n in params["shape"]])
             return [Value(Noise(context.new("bits"), (), params["bit_width"]), axes)]
         return [Key() for _ in equation.outputs]
+    if any(isinstance(o, Stack) for o in operands):
+        return stacks.step(context, equation, operands, step)
+    stack = stacks.stacked(equation, operands)
+    if stack is not None:
+        return [stack]
     if name not in ("mul", "div", *STRUCTURAL):
         operands = [_resolved(o) for o in operands]
     if is_concatenation_of_channels(equation, operands):
