@@ -57,7 +57,7 @@ def entrances(program: Program) -> Network:
     data = len(parameters)
     places: list[list[Place]] = [[] for _ in parameters]
     lost: set[int] = set()
-    seen: dict[Variable, views.Views] = {
+    seen: dict[Variable, views.Views | views.Joined] = {
         variable: (views.whole(leaf, variable.shape),) for leaf, variable in enumerate(parameters)
     }
     uniform: dict[Variable, Atom] = {}
@@ -76,6 +76,9 @@ def entrances(program: Program) -> Network:
                 seen[equation.outputs[0]] = followed
                 continue
         for which, operand in enumerate(operands):
+            if isinstance(operand, views.Joined):  # used as one array: no rule knows its parts
+                lost.update(operand.leaves)
+                continue
             for view in operand or ():
                 entrance = rules.enter(equation, which, view)
                 if entrance is None:
@@ -87,7 +90,11 @@ def entrances(program: Program) -> Network:
                     place = Place(entrance, other, sampled, result, data in result.origins)
                     places[view.source.leaf].append(place)
     for output in program.outputs:
-        lost.update(view.source.leaf for view in views_of(output) or ())
+        shown = views_of(output) or ()
+        if isinstance(shown, views.Joined):
+            lost.update(shown.leaves)
+        else:
+            lost.update(view.source.leaf for view in shown)
     lost.update(leaf for leaf, own in enumerate(places) if collide(own, own))
     met = {place.result for own in places for place in own if place.varies}
     return Network(

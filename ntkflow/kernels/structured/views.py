@@ -57,6 +57,25 @@ class View(NamedTuple):
 Views = tuple[View, ...]  # an array that is their sum, and what does not depend on parameters
 
 
+class Joined(NamedTuple):
+    """An array in which others lie side by side: the weights that a loop over layers takes apart.
+
+    Attributes:
+      parts: what is shown by each of the others.
+      axis: along which they lie.
+      lengths: theirs along it.
+    """
+
+    parts: tuple[Views, ...]
+    axis: int
+    lengths: tuple[int, ...]
+
+    @property
+    def leaves(self) -> set[int]:
+        """Which parameters it holds."""
+        return {view.source.leaf for views in self.parts for view in views}
+
+
 def whole(leaf: int, shape: Sequence[int]) -> View:
     """A parameter as it is."""
     ranges = tuple((0, length, 1) for length in shape)
@@ -65,6 +84,8 @@ def whole(leaf: int, shape: Sequence[int]) -> View:
 
 def follow(equation: Equation, operands: Sequence[Any], uniform: dict[Variable, Atom]):
     """The views of an operation's result on parameters alone; None where it is no rearrangement.
+
+    Arrays that lie side by side come as one `Joined`; a slice of one of them comes as its views.
 
     Args:
       equation: the operation.
@@ -76,6 +97,10 @@ def follow(equation: Equation, operands: Sequence[Any], uniform: dict[Variable, 
         return None
     if name == "stop_gradient":
         return ()
+    if name in ("concatenate", "stack"):
+        return _join(equation, operands)
+    if any(isinstance(operand, Joined) for operand in operands):
+        return _part(equation, operands[0]) if name == "slice" else None
     if name == "convert_element_type":
         return _convert(equation, operands[0])
     if name in ("copy", "copy_p", "optimization_barrier"):
@@ -95,6 +120,35 @@ def follow(equation: Equation, operands: Sequence[Any], uniform: dict[Variable, 
 
 
 _MINUS = Scale(Constant(-1.0))
+
+
+def _join(equation: Equation, operands: Sequence[Any]) -> Joined | None:
+    if any(isinstance(operand, Joined) for operand in operands):
+        return None
+    parts = tuple(operand or () for operand in operands)
+    if equation.name == "concatenate":
+        axis = equation.params["dimension"]
+        return Joined(parts, axis, tuple(atom.shape[axis] for atom in equation.inputs))
+    axis = equation.params["axis"]
+
+    def raised(view: View) -> View:
+        return view._replace(axes=(*view.axes[:axis], None, *view.axes[axis:]))
+
+    return Joined(tuple(tuple(map(raised, part)) for part in parts), axis, (1,) * len(parts))
+
+
+def _part(equation: Equation, joined: Joined) -> Views | None:
+    """A slice that lies within one of the arrays."""
+    params, shape = equation.params, equation.outputs[0].shape
+    starts, limits = list(params["start_indices"]), params["limit_indices"]
+    begin, axis = 0, joined.axis
+    for views, length in zip(joined.parts, joined.lengths, strict=True):
+        if begin <= starts[axis] and limits[axis] <= begin + length:
+            starts[axis] -= begin
+            own = {"start_indices": starts, "strides": params["strides"]}
+            return tuple(_slice(view, own, (), shape) for view in views)
+        begin += length
+    return None
 
 
 def _convert(equation: Equation, operand: Views) -> Views | None:
