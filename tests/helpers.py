@@ -1,4 +1,7 @@
-"""What the tests share: small networks of every kind, and one way to compare numbers."""
+"""What the tests share: small networks of every kind, and ways to draw, compile and compare."""
+
+import functools
+import math
 
 import flax.linen as nn
 import jax
@@ -18,7 +21,12 @@ def assert_close(actual, desired, *, factor: float = 100.0, scale: float | None 
 
 
 def samples(seed: int, *shape: int, dtype="float64"):
-    return jax.random.normal(jax.random.key(seed), shape, dtype)
+    """Standard normal: the first of one long draw, or every shape would compile a program."""
+    size = math.prod(shape)
+    length = max(4096, 1 << (size - 1).bit_length())
+    with jax.ensure_compile_time_eval():  # also where a test calls it in a trace
+        drawn = np.asarray(jax.random.normal(jax.random.key(seed), (length,), dtype))
+    return jnp.asarray(drawn[:size].reshape(shape))
 
 
 def reduce_outputs(theta, outputs, scalar):
@@ -31,6 +39,26 @@ def reduce_outputs(theta, outputs, scalar):
 
 def transpose_samples(theta):
     return theta.transpose({2: (1, 0), 3: (1, 0, 2), 4: (1, 0, 3, 2)}[theta.ndim])
+
+
+def compiled(f, **options):
+    """Jitted with few optimizations, since it runs once: up to a seventh of the time.
+
+    For identities, which hold of the trace whatever XLA makes of it. Where rounding, memory or
+    equal bits are what is claimed, and inside of another program, take `jax.jit`.
+    """
+    return jax.jit(f, compiler_options=_quick_options(), **options)
+
+
+@functools.cache
+def _quick_options():
+    options = {"xla_backend_optimization_level": 0}
+    more = {**options, "xla_cpu_use_fusion_emitters": False}  # newer XLA lacks this one
+    try:
+        jax.jit(lambda: 0, compiler_options=more)()
+    except jax.errors.JaxRuntimeError:
+        return options
+    return more
 
 
 class MLP(nn.Module):

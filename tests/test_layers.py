@@ -3,7 +3,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close, samples
+from helpers import assert_close, compiled, samples
 
 from ntkflow.layers import Conv, Dense, rademacher, sphere
 
@@ -11,7 +11,7 @@ from ntkflow.layers import Conv, Dense, rademacher, sphere
 def test_dense_is_the_formula(dtype):
     layer = Dense(5, w_std=1.5, b_std=0.3, param_dtype=dtype)
     x = samples(0, 4, 3, dtype=dtype)
-    variables = layer.init(jax.random.key(1), x)
+    variables = compiled(layer.init)(jax.random.key(1), x)
     kernel, bias = (np.asarray(variables["params"][name]) for name in ("kernel", "bias"))
     y = layer.apply(variables, x)
     assert y.dtype == dtype
@@ -19,7 +19,7 @@ def test_dense_is_the_formula(dtype):
 
 
 def test_dense_has_unit_normal_parameters_and_no_bias_by_default():
-    variables = Dense(1000).init(jax.random.key(0), jnp.ones((1, 100)))
+    variables = compiled(Dense(1000).init)(jax.random.key(0), jnp.ones((1, 100)))
     assert set(variables["params"]) == {"kernel"}
     kernel = np.asarray(variables["params"]["kernel"])
     # 1e5 normals: the mean has standard error 1/√1e5, the variance √(2/1e5).
@@ -30,7 +30,7 @@ def test_dense_has_unit_normal_parameters_and_no_bias_by_default():
 def test_dense_takes_any_leading_axes():
     layer = Dense(5, b_std=1.0)
     x = samples(0, 2, 6, 3)
-    variables = layer.init(jax.random.key(1), x)
+    variables = compiled(layer.init)(jax.random.key(1), x)
     assert_close(layer.apply(variables, x)[1], layer.apply(variables, x[1]))
 
 
@@ -65,13 +65,18 @@ def test_sphere_refuses_a_radius_that_is_none():
 def test_conv_is_the_one_of_flax_with_scaled_parameters(options, dtype):
     x = samples(0, 2, 6, 5, 3, dtype=dtype)
     layer = Conv(4, (3, 2), w_std=1.5, b_std=0.2, param_dtype=dtype, **options)
-    params = layer.init(jax.random.key(1), x)
-    scaled = {
-        "kernel": 1.5 / 18**0.5 * params["params"]["kernel"],
-        "bias": 0.2 * params["params"]["bias"],
-    }
-    plain = nn.Conv(4, (3, 2), param_dtype=dtype, **options).apply({"params": scaled}, x)
-    y = layer.apply(params, x)
+    flax = nn.Conv(4, (3, 2), param_dtype=dtype, **options)
+
+    @compiled
+    def both(x):
+        params = layer.init(jax.random.key(1), x)
+        scaled = {
+            "kernel": 1.5 / 18**0.5 * params["params"]["kernel"],
+            "bias": 0.2 * params["params"]["bias"],
+        }
+        return layer.apply(params, x), flax.apply({"params": scaled}, x)
+
+    y, plain = both(x)
     assert y.dtype == x.dtype
     assert_close(y, plain)
 

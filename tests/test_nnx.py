@@ -3,7 +3,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
-from helpers import NNXNetwork, assert_close, samples
+from helpers import NNXNetwork, assert_close, compiled, samples
 
 from ntkflow.nnx import from_nnx
 from ntkflow.training.linear import linearize
@@ -12,11 +12,14 @@ from ntkflow.training.linear import linearize
 def test_apply_is_the_model_as_a_pure_function():
     model, x = NNXNetwork(nnx.Rngs(0)), samples(0, 5, 4)
     apply, params = from_nnx(model)
-    assert_close(jax.jit(apply)(params, x), model(x))
+    pure = compiled(apply)
+    value, expected = pure(params, x), model(x)
+    assert_close(value, expected)
     doubled = jax.tree.map(lambda leaf: 2 * leaf, params)
-    assert not (apply(doubled, x) == apply(params, x)).any()
-    assert_close(apply(params, x), model(x))  # the model itself was not touched
-    assert_close(linearize(apply, params)(params, x), model(x))
+    assert not (pure(doubled, x) == value).any()
+    assert_close(model(x), expected)  # the model itself was not touched
+    assert_close(apply(params, x), expected)
+    assert_close(compiled(linearize(apply, params))(params, x), expected)
 
 
 def test_batch_statistics_are_no_parameters():

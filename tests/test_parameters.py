@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
-from helpers import MLP, NNXNetwork
+from helpers import MLP, NNXNetwork, compiled
 
 from ntkflow.nnx import from_nnx
 from ntkflow.parameters import partition
@@ -22,7 +22,7 @@ def test_only_the_params_collection_is_selected():
 
 
 def test_paths_start_below_the_collection():
-    params = MLP().init(jax.random.key(0), jnp.ones((1, 4)))
+    params = compiled(MLP().init)(jax.random.key(0), jnp.ones((1, 4)))
     seen = []
     partition(params, lambda path: bool(seen.append(path)) or True)
     assert ("encoder", "kernel") in seen

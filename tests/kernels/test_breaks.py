@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+from helpers import compiled
 from jax.scipy.stats import norm
 
 from ntkflow.kernels.breaks import _owen, piecewise, polynomial_dual
@@ -139,7 +140,7 @@ def test_two_rules_agree(name):
     """The closed form and the quadrature, which share nothing."""
     f = piecewise(POLYNOMIALS[name][0])[0]
     points = jnp.array(COVARIANCES).T
-    closed, cut = (jax.jit(rule(f, f, 2))(*points) for rule in (polynomial_dual, cut_dual))
+    closed, cut = (compiled(rule(f, f, 2))(*points) for rule in (polynomial_dual, cut_dual))
     for exact, other in zip(closed, cut, strict=True):
         size = 1 + jnp.abs(exact)
         if name == "stairs":  # at a jump without variance, quadrature takes one side
@@ -150,9 +151,9 @@ def test_two_rules_agree(name):
 def test_two_functions_and_their_order():
     f, g = (piecewise(POLYNOMIALS[name][0])[0] for name in ("mixed", "soft_threshold"))
     points = jnp.array(COVARIANCES[:-2]).T
-    closed, cut = (jax.jit(rule(f, g, 1))(*points)[0] for rule in (polynomial_dual, cut_dual))
+    closed, cut = (compiled(rule(f, g, 1))(*points)[0] for rule in (polynomial_dual, cut_dual))
     np.testing.assert_allclose(cut, closed, rtol=1e-9, atol=1e-9)
-    swapped = jax.jit(polynomial_dual(g, f, 1))(*points[::-1])[0]
+    swapped = compiled(polynomial_dual(g, f, 1))(*points[::-1])[0]
     np.testing.assert_allclose(swapped, closed, rtol=1e-12, atol=1e-12)
 
 

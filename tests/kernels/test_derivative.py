@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close, samples
+from helpers import assert_close, compiled, samples
 
 from ntkflow.kernels.derivative import ntk_derivative, ntk_time_derivative, third_order_kernel
 from ntkflow.kernels.empirical import empirical_ntk
@@ -18,7 +18,7 @@ def quadratic(params, x):
     return jnp.square(x @ params["w"]) @ params["a"]
 
 
-@jax.jit
+@compiled
 def quadratic_derivative(params, direction, x1, x2):
     """Of Θ = Σ_r 4 a_r² u_r v_r x1·x2 + u_r² v_r², with u = x1 W and v = x2 W."""
     a, da = params["a"][None, None], direction["a"][None, None]
@@ -38,7 +38,7 @@ def test_a_two_layer_network_in_closed_form(dtype):
     params, direction, x1, x2 = tree(2, dtype), tree(4, dtype), *(X1, X2)
     x1, x2 = x1.astype(dtype), x2.astype(dtype)
     derivative = ntk_derivative(empirical_ntk(quadratic))
-    moved, own = jax.jit(lambda *of: (derivative(*of, x1, x2), derivative(*of, x1)))(
+    moved, own = compiled(lambda *of: (derivative(*of, x1, x2), derivative(*of, x1)))(
         params, direction
     )
     assert moved.dtype == own.dtype == dtype
@@ -51,7 +51,7 @@ def test_a_linear_model_has_a_kernel_that_stays():
     kernel = empirical_ntk(lambda w, x: x @ w)
     loss = squared_loss(lambda w, x: x @ w)
     data = (X1, samples(5, 4))
-    assert not np.any(jax.jit(ntk_time_derivative(kernel, loss))(samples(6, 3), data, X1))
+    assert not np.any(compiled(ntk_time_derivative(kernel, loss))(samples(6, 3), data, X1))
 
 
 def smooth(params, x):
@@ -73,9 +73,9 @@ def test_finite_differences_along_a_flow():
         atol=1e-12,
         **choices,
     )
-    history = jax.jit(run)(params, data).history
+    history = compiled(run)(params, data).history
     at_half = jax.tree.map(lambda leaf: leaf[1], history["params"])
-    moved = jax.jit(ntk_time_derivative(kernel, loss, **choices))(at_half, data, X1)
+    moved = compiled(ntk_time_derivative(kernel, loss, **choices))(at_half, data, X1)
     before, _, after = history["ntk"]["kernel"]
     difference = (after - before) / (2 * step)
     assert np.abs(difference).max() > 1
@@ -87,11 +87,11 @@ def test_the_time_derivative_is_the_sum_over_samples_of_the_third_order_kernel()
     params, kernel = tree(2), empirical_ntk(smooth)
     data = (X1, jnp.array([0, 1, 1, 0]))
     loss = cross_entropy_loss(smooth)
-    third = jax.jit(third_order_kernel(kernel, smooth))(params, X2, X1[:3], X1)
+    third = compiled(third_order_kernel(kernel, smooth))(params, X2, X1[:3], X1)
     assert third.shape == (2, 3, 2, 2, 4, 2)
     of_outputs = lambda f: cross_entropy_loss(lambda _, x: f)(None, data)  # noqa: E731
-    pull = jax.grad(of_outputs)(smooth(params, X1))
-    moved = jax.jit(ntk_time_derivative(kernel, loss))(params, data, X2, X1[:3])
+    pull = compiled(lambda p: jax.grad(of_outputs)(smooth(p, X1)))(params)
+    moved = compiled(ntk_time_derivative(kernel, loss))(params, data, X2, X1[:3])
     assert_close(moved, -jnp.einsum("ijabkc,kc->ijab", third, pull))
 
 
@@ -107,7 +107,7 @@ def test_the_third_order_kernel_is_a_product_of_gradients():
         rows = lambda k, f: k.reshape(4, 2, -1) @ f.reshape(3, -1).T  # noqa: E731
         return jax.tree.map(rows, of_kernel, of_network)
 
-    third, own, products = jax.jit(
+    third, own, products = compiled(
         lambda p: (whole(p, X1, X2, x3), part(p, X1, X2, x3), by_definition(p))
     )(params)
     assert_close(third, products["w"] + products["a"])
@@ -118,18 +118,18 @@ def test_what_does_not_move_ignores_its_direction():
     params, direction = tree(2), tree(4)
     kernel = empirical_ntk(quadratic)
     expected = quadratic_derivative(params, direction | {"a": jnp.zeros(5)}, X1, X1)
-    only_first = jax.jit(ntk_derivative(kernel, trainable=lambda path: path == ("w",)))
+    only_first = compiled(ntk_derivative(kernel, trainable=lambda path: path == ("w",)))
     for ignored in (direction["a"], None, jnp.full(5, jnp.nan)):
         assert_close(only_first(params, direction | {"a": ignored}, X1), expected)
 
     counted = lambda params, x: params["count"] * quadratic(params["own"], x)  # noqa: E731
     params = {"own": params, "count": jnp.array(2)}
-    derivative = jax.jit(ntk_derivative(empirical_ntk(counted)))
+    derivative = compiled(ntk_derivative(empirical_ntk(counted)))
     moved = derivative(params, {"own": direction, "count": jnp.array(7)}, X1)
     assert_close(moved, 4 * quadratic_derivative(params["own"], direction, X1, X1))
     # What jax.grad gives for integers is accepted as well.
     loss = lambda p: jnp.sum(counted(p, X1))  # noqa: E731
-    gradient = jax.grad(loss, allow_int=True)(params)
+    gradient = compiled(jax.grad(loss, allow_int=True))(params)
     assert_close(
         derivative(params, gradient, X1),
         4 * quadratic_derivative(params["own"], gradient["own"], X1, X1),

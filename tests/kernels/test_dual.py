@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import compiled
 from jax.scipy.special import erf
 from jax.scipy.stats import norm
 
@@ -78,6 +79,19 @@ OTHERS = {
 }
 
 
+slope_of = functools.cache(derivative)
+quick = functools.cache(compiled)  # one program for all tests that ask for the same function
+PIECE = 2**14
+
+
+def at(h, x):
+    """h(x) in pieces of one size, so that each function compiles once."""
+    pieces = np.zeros((-(-x.size // PIECE), PIECE))
+    pieces.flat[: x.size] = x.flat
+    values = np.stack([quick(h)(piece) for piece in pieces])
+    return values.ravel()[: x.size].reshape(x.shape).astype(float)
+
+
 def reference(f, g, k11, k12, k22, breaks=(0.0,)):
     """E[f(u) g(v)] by nested Gauss–Legendre, panels cut where u or v is at a break, and around
     the latter, where E[g(v) | u] changes over the spread of v."""
@@ -90,9 +104,6 @@ def reference(f, g, k11, k12, k22, breaks=(0.0,)):
         z = halves * nodes + (edges[..., :-1, None] + halves)
         density = halves * weights * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
         return z.reshape(*z.shape[:-2], -1), density.reshape(*z.shape[:-2], -1)
-
-    def at(h, x):
-        return np.asarray(h(jnp.asarray(x)), float)
 
     a, b, breaks = np.sqrt(k11), np.sqrt(k22), np.asarray(breaks)
     rho = k12 / np.sqrt(k11 * k22)
@@ -134,7 +145,7 @@ def test_is_recognised_by_what_it_computes_and_equals_the_integral(name):
     phi, name = MEMBERS[name]
     family = recognise(phi)
     assert family.name == name
-    pair = closed_forms[name](*family.parameters)(*jnp.array(COVARIANCES).T)
+    pair = compiled(closed_forms[name](*family.parameters))(*np.array(COVARIANCES).T)
     functions = (phi, derivative(lambda x: jnp.asarray(phi(x), x.dtype)))
     for found, f in zip(pair, functions, strict=True):
         expected = [reference(f, f, *point) for point in COVARIANCES]
@@ -173,7 +184,7 @@ ACCURACY = {
 
 @functools.cache
 def dual(phi):
-    """Built once for all tests, which pass five points at once: each rule compiles once."""
+    """Built once for all tests, which pass five points at once: `quick` compiles each rule once."""
     return dual_activation(phi)
 
 
@@ -184,14 +195,14 @@ def test_accuracy_of_quadrature(name):
     variances = np.array([0.25, 1.0, 4.0, 16.0])
     point = np.broadcast_arrays(variances[:, None], variances[:, None] * rho, variances[:, None])
     found = dual_pair(phi)(*map(jnp.asarray, point))
-    for values, f, bound in zip(found, (phi, derivative(phi)), bounds, strict=True):
+    for values, f, bound in zip(found, (phi, slope_of(phi)), bounds, strict=True):
         expected = [reference(f, f, *p, breaks) for p in zip(*map(np.ravel, point), strict=True)]
         error = np.max(np.abs(values - np.reshape(expected, values.shape)), axis=1)
         assert (error < bound).all(), error
 
 
 def test_series_loses_digits_at_large_variance():
-    found = dual(jnp.tanh)[0](*np.full((3, 5), 16.0))[0]
+    found = quick(dual(jnp.tanh)[0])(*np.full((3, 5), 16.0))[0]
     error = abs(found - reference(jnp.tanh, jnp.tanh, 16.0, 16.0, 16.0))
     assert 1e-7 < error < 2e-6
 
@@ -201,7 +212,7 @@ def test_second_moments_known_from_elsewhere():
     known = {jax.nn.softplus: 0.9212459089, jax.nn.sigmoid: 0.2933790359}
     known |= {jnp.tanh: 0.3942944904, jax.nn.silu: 0.3557755198}
     for phi, moment in known.items():
-        np.testing.assert_allclose(dual(phi)[0](*np.ones((3, 5))), moment, atol=1e-10)
+        np.testing.assert_allclose(quick(dual(phi)[0])(*np.ones((3, 5))), moment, atol=1e-10)
 
 
 GRADED = {
@@ -216,9 +227,19 @@ GRADED |= {name: ACCURACY[name][0] for name in ("hard_tanh", "hard_silu", "where
 BREAKS = {"hard_tanh": (-1, 1), "hard_silu": (-3, 3)}
 
 
+@functools.cache
+def _values_and_gradients(k):
+    return compiled(lambda *p: (k(*p), jax.grad(lambda *p: k(*p).sum(), (0, 1, 2))(*p)))
+
+
+def values_and_gradients(k, *points):
+    """Both at all points; the gradients of shape (points, 3)."""
+    values, found = _values_and_gradients(k)(*points)
+    return values, np.stack(found, axis=-1)
+
+
 def gradients(k, *points):
-    """The gradients at all points, shape (points, 3)."""
-    return np.stack(jax.jit(jax.grad(lambda *p: k(*p).sum(), (0, 1, 2)))(*points), axis=-1)
+    return values_and_gradients(k, *points)[1]
 
 
 @pytest.mark.parametrize("name", [name for name in GRADED if name != "where_tanh"])
@@ -226,13 +247,14 @@ def test_gradient_is_gaussian_again(name):
     """∂E/∂k₁₂ = E[φ'φ'], and by parts ∂E/∂k₁₁ = (E[u φ'(u) φ(v)] − k₁₂ E[φ'φ'])/(2 k₁₁), which
     needs no second derivative; on the diagonal and at ρ = −1 too."""
     phi, breaks = GRADED[name], BREAKS.get(name, (0,))
-    k, slope = dual(phi)[0], derivative(phi)
+    k, slope = dual(phi)[0], slope_of(phi)
+    times_slope = lambda u: u * slope(u)  # noqa: E731
     found = gradients(k, *np.array(COVARIANCES).T)
     for gradient, (k11, k12, k22) in zip(found, COVARIANCES, strict=True):
         point = k11, k12, k22
         by_12 = reference(slope, slope, *point, breaks)
-        by_11 = reference(lambda u: u * slope(u), phi, *point, breaks) - k12 * by_12
-        by_22 = reference(phi, lambda v: v * slope(v), *point, breaks) - k12 * by_12
+        by_11 = reference(times_slope, phi, *point, breaks) - k12 * by_12
+        by_22 = reference(phi, times_slope, *point, breaks) - k12 * by_12
         expected = by_11 / (2 * k11), by_12, by_22 / (2 * k22)
         np.testing.assert_allclose(gradient, expected, rtol=1e-11, atol=1e-12)
 
@@ -246,18 +268,20 @@ def test_gradient_sees_the_jumps(name, which):
     assert np.isfinite(found).all()
     for i in range(3):
         step = h * np.eye(3)[i][:, None]
-        expected = (k(*(points + step)) - k(*(points - step))) / (2 * h)
+        expected = (quick(k)(*(points + step)) - quick(k)(*(points - step))) / (2 * h)
         np.testing.assert_allclose(found[:3, i], expected[:3], atol=1e-7)
 
 
 @pytest.mark.parametrize("name", ["gelu", "tanh", "elu"])
 def test_gradient_of_the_derivative_kernel(name):
     phi = GRADED.get(name, jax.nn.elu)
-    k, first, second = dual(phi)[1], derivative(phi), derivative(derivative(phi))
+    k, first = dual(phi)[1], slope_of(phi)
+    second = slope_of(first)
+    times_second = lambda u: u * second(u)  # noqa: E731
     found = gradients(k, *np.array(COVARIANCES).T)
     for gradient, point in zip(found, COVARIANCES, strict=True):
         by_12 = reference(second, second, *point)
-        by_11 = reference(lambda u: u * second(u), first, *point) - point[1] * by_12
+        by_11 = reference(times_second, first, *point) - point[1] * by_12
         expected = by_11 / (2 * point[0]), by_12
         np.testing.assert_allclose(gradient[:2], expected, rtol=1e-10, atol=1e-12)
 
@@ -268,12 +292,14 @@ def test_gradient_at_zero_variance(name, dtype):
     phi = GRADED[name]
     k = dual(phi)[0]
     points = np.tile(np.array([[0], [0], [0.8]], dtype), 5)
-    slope, one, zero = derivative(phi), jnp.ones_like, np.zeros(1)
+    slope, one, zero = slope_of(phi), jnp.ones_like, np.zeros(1)
     averages = [reference(one, f, 1.0, 0.0, 0.8, BREAKS.get(name, (0,))) for f in (phi, slope)]
-    expected = derivative(slope)(zero)[0] * averages[0] / 2, slope(zero)[0] * averages[1]
+    at_zero = [at(f, zero)[0] for f in (phi, slope, slope_of(slope))]
+    expected = at_zero[2] * averages[0] / 2, at_zero[1] * averages[1]
     tolerance = 50 * float(np.finfo(dtype).eps)
-    np.testing.assert_allclose(gradients(k, *points)[0, :2], expected, atol=tolerance)
-    np.testing.assert_allclose(k(*points)[0], phi(zero)[0] * averages[0], atol=tolerance)
+    values, found = values_and_gradients(k, *points)
+    np.testing.assert_allclose(found[0, :2], expected, atol=tolerance)
+    np.testing.assert_allclose(values[0], at_zero[0] * averages[0], atol=tolerance)
 
 
 @pytest.mark.parametrize("name", ["relu", "gelu", "erf", "tanh", "selu"])
@@ -281,36 +307,36 @@ def test_derivatives_are_finite(name, dtype):
     points = [(0, 0, 0), (0, 0, 1), (1, 1, 1), (1, -1, 1), (1, 0, 1)]
     points = np.array(points, dtype).T
     for k in dual(GRADED[name]):
-        assert k(*points).dtype == dtype
-        assert np.isfinite(gradients(k, *points)).all()
+        values, found = values_and_gradients(k, *points)
+        assert values.dtype == dtype
+        assert np.isfinite(found).all()
 
 
 @pytest.mark.parametrize("name", GRADED)
 def test_float32_follows_float64(name):
     k11, k12, k22 = np.array(COVARIANCES).T
     for k in dual(GRADED[name]):
-        single = k(*(jnp.asarray(v, "float32") for v in (k11, k12, k22)))
+        single = quick(k)(*(v.astype("float32") for v in (k11, k12, k22)))
         # E[φ'φ'] of a kink sees the angle, which float32 resolves to √eps.
-        np.testing.assert_allclose(single, k(k11, k12, k22), rtol=1e-5, atol=5e-6)
+        np.testing.assert_allclose(single, quick(k)(k11, k12, k22), rtol=1e-5, atol=5e-6)
 
 
 def test_small_sinusoids_keep_their_digits():
     """E[sin u sin v] → k₁₂ as variances vanish; a difference of exponentials would lose it."""
-    small = jnp.float32(1e-6)
-    np.testing.assert_allclose(
-        dual_activation(jnp.sin)[0](small, small / 2, small), 5e-7, rtol=1e-5
-    )
-    large = jnp.array([-1e4, 1e4], "float32")
-    assert np.isfinite(dual_activation(jnp.sin)[0](1e4, large, 1e4)).all()
+    k = quick(dual(jnp.sin)[0])
+    small, large = np.full(5, 1e-6, "float32"), np.full(5, 1e4, "float32")
+    np.testing.assert_allclose(k(small, small / 2, small), 5e-7, rtol=1e-5)
+    assert np.isfinite(k(large, large * np.array([-1, 1, -1, 1, 1], "float32"), large)).all()
 
 
 def test_arguments_broadcast_and_transform():
     k11, k22 = jnp.array([0.5, 1.0]), jnp.array([0.3, 0.7, 2.0])
     k12 = 0.1 * jnp.arange(6.0).reshape(2, 3)
     for phi in (jnp.tanh, jax.nn.elu, jax.nn.relu6):
-        k = dual_activation(phi)[0]
-        table = k(k11[:, None], k12, k22)
-        entries = jax.jit(jax.vmap(jax.vmap(k, (None, 0, 0)), (0, 0, None)))(k11, k12, k22)
+        k = dual(phi)[0]
+        entries = jax.vmap(jax.vmap(k, (None, 0, 0)), (0, 0, None))
+        both = compiled(lambda a, b, c: (k(a[:, None], b, c), entries(a, b, c)))
+        table, entries = both(k11, k12, k22)
         np.testing.assert_allclose(table, entries, rtol=1e-13, atol=1e-15)
 
 
@@ -325,7 +351,7 @@ PAIRS = {
 @pytest.mark.parametrize("name", PAIRS)
 def test_expectation_of_two_functions(name):
     f, g, breaks = PAIRS[name]
-    found = pair_expectation(f, g)(*np.array(COVARIANCES).T)
+    found = compiled(pair_expectation(f, g))(*np.array(COVARIANCES).T)
     expected = [reference(f, g, *point, breaks) for point in COVARIANCES]
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-11)
 
@@ -349,9 +375,15 @@ MEANS = {
 def test_mean_of_one_function(name):
     f, expected = MEANS[name]
     q = np.array([0.25, 1.0, 4.0, 16.0])
-    np.testing.assert_allclose(mean(f)(q), expected(q), rtol=1e-13, atol=1e-14)
-    slopes = jax.jit(jax.grad(lambda q: jnp.sum(mean(f)(q))))(q)
-    np.testing.assert_allclose(slopes, jax.vmap(jax.grad(expected))(q), rtol=1e-12, atol=1e-14)
+
+    @compiled
+    def both(q):
+        (value, slope), one = jax.vjp(mean(f), q), jnp.ones_like(q)
+        return value, slope(one)[0], *jax.jvp(expected, (q,), (one,))
+
+    value, slopes, expected_value, expected_slopes = both(q)
+    np.testing.assert_allclose(value, expected_value, rtol=1e-13, atol=1e-14)
+    np.testing.assert_allclose(slopes, expected_slopes, rtol=1e-12, atol=1e-14)
 
 
 def test_mean_at_zero_variance():

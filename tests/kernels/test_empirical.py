@@ -3,6 +3,8 @@
 That all methods agree on networks of every kind stands in `structured/test_agreement.py`.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ from helpers import (
     MLP,
     NNXNetwork,
     assert_close,
+    compiled,
     reduce_outputs,
     samples,
     transpose_samples,
@@ -29,7 +32,7 @@ from ntkflow.nnx import from_nnx
 
 
 def linen(module, x):
-    return module.apply, module.init(jax.random.key(1), x)
+    return module.apply, compiled(module.init)(jax.random.key(1), x)
 
 
 NETWORKS = {
@@ -50,34 +53,35 @@ def network(request):
 
 def explicit_ntk(apply, params, x1, x2, keep=lambda path: True):
     """The definition, by one Jacobian of the whole batch: no vmap, no partition."""
-    linen_variables = isinstance(params, dict) and "params" in params
-    trained = params["params"] if linen_variables else params
+    blocks = [
+        np.asarray(leaf).reshape(len(x1) + len(x2), leaf.shape[1], -1)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(
+            jacobian(apply)(params, jnp.concatenate([x1, x2]))
+        )
+        if keep(jax.tree_util.keystr(path))
+    ]
+    full = np.concatenate(blocks, -1)
+    return np.einsum("iap,jbp->ijab", full[: len(x1)], full[len(x1) :])
 
-    def f(trained, x):
-        return apply({**params, "params": trained} if linen_variables else trained, x)
 
-    def jacobian(x):
-        leaves = jax.tree_util.tree_leaves_with_path(jax.jit(jax.jacfwd(f))(trained, x))
-        blocks = [
-            np.asarray(leaf).reshape(*f(trained, x).shape, -1)
-            for path, leaf in leaves
-            if keep(jax.tree_util.keystr(path))
-        ]
-        full = np.concatenate(blocks, -1)
-        return full.reshape(len(x), -1, full.shape[-1])
-
-    return np.einsum("iap,jbp->ijab", jacobian(x1), jacobian(x2))
+@functools.cache
+def jacobian(apply):
+    return compiled(jax.jacfwd(apply))
 
 
 @pytest.mark.quick
 def test_every_shape_equals_explicit_jacobians():
     x1, x2 = samples(5, 6, 4), samples(6, 3, 4)
     apply, params = linen(MLP(3), x1)
-    kernels = {outputs: empirical_ntk(apply, outputs=outputs) for outputs in OUTPUTS}
+
+    @compiled
+    def compute(second):
+        kernels = [empirical_ntk(apply, outputs=outputs) for outputs in OUTPUTS]
+        return [kernel(params, x1, second) for kernel in kernels]
+
     for second in (x2, None):
         theta = explicit_ntk(apply, params, x1, x1 if second is None else second)
-        for outputs, kernel in kernels.items():
-            actual = kernel(params, x1, second)
+        for outputs, actual in zip(OUTPUTS, compute(second), strict=True):
             assert_close(actual, reduce_outputs(theta, outputs, scalar=False))
             if second is None:
                 assert (actual == transpose_samples(actual)).all()
@@ -88,15 +92,16 @@ def test_diagonal_is_that_of_the_kernel(outputs):
     for module in (MLP(2), MLP(None)):
         x = samples(5, 6, 4)
         apply, params = linen(module, x)
-        theta = empirical_ntk(apply, outputs=outputs, method="jacobian")(params, x)
-        diagonal = ntk_diagonal(apply, outputs=outputs)(params, x)
+        kernel = empirical_ntk(apply, outputs=outputs, method="jacobian")
+        diagonal = ntk_diagonal(apply, outputs=outputs)
+        theta, diagonal = compiled(lambda *of: (kernel(*of), diagonal(*of)))(params, x)
         assert_close(diagonal, np.stack([theta[i, i] for i in range(6)]))
 
 
 def test_product_equals_the_kernel_times_a_vector(network):
     apply, params, x1, x2 = network
 
-    @jax.jit
+    @compiled
     def both(v, w):
         theta = empirical_ntk(apply)(params, x1, x2)
         subscripts = "ij,j->i" if v.ndim == 1 else "ijab,jb->ia"
@@ -106,7 +111,7 @@ def test_product_equals_the_kernel_times_a_vector(network):
             (product(params, x1, None, w), product(params, x1, x1, w)),
         )
 
-    v, w = (samples(9, *apply(params, x).shape) for x in (x2, x1))
+    v, w = (samples(9, *jax.eval_shape(apply, params, x).shape) for x in (x2, x1))
     for expected, actual in both(v, w):
         assert_close(actual, expected, factor=1000)
 
@@ -116,31 +121,32 @@ def test_trainable_keeps_some_parameters_and_the_parts_add_up():
     x1, x2 = samples(5, 6, 4), samples(6, 3, 4)
     groups = ("encoder", "middle", "decoder")
     kernels = [empirical_ntk(apply, trainable=lambda path, g=g: g in path) for g in groups]
-    *parts, whole = jax.jit(
+    *parts, whole = compiled(
         lambda: [kernel(params, x1, x2) for kernel in [*kernels, empirical_ntk(apply)]]
     )()
     expected = explicit_ntk(apply, params, x1, x2, keep=lambda path: "encoder" in path)
     assert_close(parts[0], expected)
     assert_close(sum(parts), whole)
     v = samples(9, 3, 3)
-    product = jax.jit(ntk_product(apply, trainable=lambda path: "encoder" in path))
+    product = compiled(ntk_product(apply, trainable=lambda path: "encoder" in path))
     assert_close(product(params, x1, x2, v), np.einsum("ijab,jb->ia", parts[0], v), factor=1000)
 
 
 def test_groups_are_parts_of_the_sum():
     apply, params = linen(MLP(3), samples(0, 1, 4))
     x1, x2 = samples(5, 6, 4), samples(6, 3, 4)
-    layers = ntk_by_group(apply)(params, x1, x2)
+    layers = compiled(ntk_by_group(apply))(params, x1, x2)
     assert sorted(layers) == ["decoder", "encoder", "middle"]
     encoder = explicit_ntk(apply, params, x1, x2, keep=lambda path: "encoder" in path)
     assert_close(layers["encoder"], encoder)
     assert_close(sum(layers.values()), explicit_ntk(apply, params, x1, x2))
-    kinds = ntk_by_group(
+    by_kind = ntk_by_group(
         apply,
         group=lambda path: (path[-1], len(path)),
         trainable=lambda path: path[0] != "middle",
         outputs="trace",
-    )(params, x1)
+    )
+    kinds = compiled(by_kind)(params, x1)
     assert list(kinds) == [("bias", 2), ("kernel", 2)]
     whole = explicit_ntk(apply, params, x1, x1, keep=lambda path: "middle" not in path)
     assert_close(sum(kinds.values()), np.einsum("ijaa->ij", whole))
@@ -152,7 +158,7 @@ def test_float32_stays_float32_and_agrees_with_float64():
     x = samples(5, 6, 4)
     apply, params = linen(MLP(2), x)
     low = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
-    kernel = jax.jit(empirical_ntk(apply))
+    kernel = compiled(empirical_ntk(apply))
     theta = kernel(low, x.astype(jnp.float32))
     assert theta.dtype == jnp.float32
     assert_close(theta, kernel(params, x), factor=100)
@@ -163,11 +169,11 @@ def test_transforms_compose():
     x = samples(5, 6, 4)
     kernel = jax.jit(empirical_ntk(apply))
     many = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), params)
-    batched = jax.vmap(kernel, (0, None))(many, x)
+    batched = compiled(jax.vmap(kernel, (0, None)))(many, x)
     assert_close(batched[0], kernel(params, x))
     trace = lambda p: jnp.trace(kernel(p, x))  # noqa: E731
     direction = jax.tree.map(jnp.ones_like, params)
-    slope = jax.jvp(trace, (params,), (direction,))[1]
+    slope = compiled(lambda p, d: jax.jvp(trace, (p,), (d,))[1])(params, direction)
     moved = [
         trace(jax.tree.map(lambda p, d, s=s: p + s * d, params, direction)) for s in (1e-6, -1e-6)
     ]

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close
+from helpers import assert_close, compiled
 
 from ntkflow.kernels import empirical_ntk, extreme_eigenvalues
 from ntkflow.kernels.matrix_free import (
@@ -114,6 +114,7 @@ def test_estimates_lie_within_standard_errors_which_are_honest(many_probes):
     values, runs = many_probes
     truths = [values.sum(), np.log(values + 0.1).sum(), (values / (values + 0.1)).sum()]
 
+    @compiled
     @jax.vmap
     def estimates(run):
         return trace(run), log_determinant(run, ridge=0.1), effective_dimension(run, ridge=0.1)
@@ -162,7 +163,7 @@ def test_an_ntk_by_few_probes_at_once():
     operator = ntk_operator(apply, params, x, max_bytes=30_000)  # on all devices
     assert 1 < operator.at_once(6) < 6  # the others wait
     run = lanczos(KEY, operator, steps=20, probes=6)
-    theta = empirical_ntk(apply)(params, x).transpose(0, 2, 1, 3).reshape(60, 60)
+    theta = compiled(empirical_ntk(apply))(params, x).transpose(0, 2, 1, 3).reshape(60, 60)
     values = np.linalg.eigvalsh(np.asarray(theta, "float64"))
     estimate = effective_dimension(run, ridge=1.0)
     assert abs(estimate.value - np.sum(values / (values + 1))) < 3 * estimate.standard_error

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import CNN, assert_close
+from helpers import CNN, assert_close, compiled
 
 from ntkflow.kernels import empirical_ntk, fully_connected_relu
 from ntkflow.kernels.operators import kernel_operator, ntk_operator
@@ -44,17 +44,24 @@ def test_ntk_operator_is_the_ntk(outputs, devices, max_bytes):
     assert (operator.rule.rows < 5) == (devices == 3)
     kernel, chosen = empirical_ntk(apply), jnp.array([3, 0, 7])
     x_test = x[:6] + 0.1
-    both = kernel(params, jnp.concatenate([x, x_test]), x)
+    both = compiled(kernel)(params, jnp.concatenate([x, x_test]), x)
     theta, matrix, cross = both[:13], as_matrix(both[:13]), as_matrix(both[13:])
     assert operator.shape == matrix.shape
     v = normal(2, *operator.vector_shape, 5)
+
+    @compiled
+    def compute(operator, v, x_test):
+        products = operator @ v, operator @ v[..., 0], operator.cross(x_test, v)
+        return products, operator.diagonal(), operator.columns(chosen)
+
+    (many, one, of_test), diagonal, of_chosen = compute(operator, v, x_test)
     flat = v.reshape(len(matrix), 5)
-    assert_close(operator @ v, (matrix @ flat).reshape(v.shape))
-    assert_close(operator @ v[..., 0], (matrix @ flat[:, 0]).reshape(v.shape[:-1]))
-    assert_close(operator.diagonal().reshape(-1), jnp.diag(matrix))
+    assert_close(many, (matrix @ flat).reshape(v.shape))
+    assert_close(one, (matrix @ flat[:, 0]).reshape(v.shape[:-1]))
+    assert_close(diagonal.reshape(-1), jnp.diag(matrix))
     columns = theta[:, chosen]
-    assert_close(operator.columns(chosen), columns.transpose(0, 2, 1, 3) if outputs else columns)
-    assert_close(operator.cross(x_test, v), (cross @ flat).reshape(6, *v.shape[1:]))
+    assert_close(of_chosen, columns.transpose(0, 2, 1, 3) if outputs else columns)
+    assert_close(of_test, (cross @ flat).reshape(6, *v.shape[1:]))
 
 
 def test_blocks_are_within_the_budget():
@@ -64,7 +71,7 @@ def test_blocks_are_within_the_budget():
         return program.memory_analysis().temp_size_in_bytes
 
     images = normal(0, 64, 8, 8, 1)
-    params = CNN().init(jax.random.key(0), images)
+    params = compiled(CNN().init)(jax.random.key(0), images)
     operator = ntk_operator(CNN().apply, params, images, devices=1, max_bytes=200_000)
     assert 1 < operator.rule.rows < 64
     assert 40_000 < temporaries(operator, jnp.ones((64, 3))) < 200_000

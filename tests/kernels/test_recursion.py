@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import compiled
 from scipy.integrate import quad
 
 from ntkflow.kernels.recursion import fully_connected, fully_connected_relu
@@ -83,8 +84,9 @@ def test_wide_networks_have_these_kernels(activation):
         hidden = rows[0][-1][0].reshape(3, -1)
         return hidden @ hidden.T + 0.3**2, flat @ flat.T
 
-    samples = jax.lax.map(one, jax.random.split(jax.random.key(0), 48))
-    limit = fully_connected(x.astype(float), None, 2, 1.2, 0.3, activation)
+    samples = compiled(lambda keys: jax.lax.map(one, keys))(jax.random.split(jax.random.key(0), 48))
+    samples = [np.asarray(sample) for sample in samples]
+    limit = compiled(lambda x: fully_connected(x, None, 2, 1.2, 0.3, activation))(x.astype(float))
     for sample, expected in zip(samples, limit, strict=True):
         deviation = np.abs(sample.mean(0) - expected)
         assert (deviation < 4 * sample.std(0, ddof=1) / np.sqrt(48)).all()
@@ -105,8 +107,12 @@ def test_one_set_is_exactly_symmetric_and_equals_two(dtype):
 
 def test_float32_follows_float64():
     x1, x2 = points(30, 10), points(20, 10, seed=1)
-    double = fully_connected_relu(x1, x2, 4, 1.4, 0.2)
-    single = fully_connected_relu(*(jnp.asarray(x, "float32") for x in (x1, x2)), 4, 1.4, 0.2)
+
+    @compiled
+    def compute(x1, x2):
+        return fully_connected_relu(x1, x2, 4, 1.4, 0.2)
+
+    double, single = compute(x1, x2), compute(*(x.astype("float32") for x in (x1, x2)))
     for a, b in zip(double, single, strict=True):
         np.testing.assert_allclose(a, b, rtol=3e-6)
 
@@ -114,12 +120,17 @@ def test_float32_follows_float64():
 def test_derivatives_on_the_diagonal_and_at_zero_rows():
     """nngp(x, x) = 2‖x‖²/d and ntk(x, x) = (depth + 1) nngp for w_std = √2 and no bias."""
     x = jnp.asarray(points(4, 3)).at[2].set(0.0)
-    for index, factor in ((0, 1), (1, 4)):
-        gradient = jax.grad(lambda x: jnp.trace(fully_connected_relu(x, None, 3)[index]))(x)
+
+    @compiled
+    def compute(x):
+        traces = lambda x: jnp.stack([jnp.trace(k) for k in fully_connected_relu(x, None, 3)])  # noqa: E731
+        sums = lambda x: sum(k.sum() for k in fully_connected_relu(x, x, 3))  # noqa: E731
+        return jax.jacrev(traces)(x), fully_connected_relu(x, None, 3), jax.grad(sums)(x)
+
+    gradients, kernels, everything = compute(x)
+    for gradient, factor in zip(gradients, (1, 4), strict=True):
         np.testing.assert_allclose(gradient, factor * 4 * x / 3, rtol=1e-13)
-    kernels = fully_connected_relu(x, None, 3)
     assert not np.any([k[2] for k in kernels])
-    everything = jax.jacrev(lambda x: sum(k.sum() for k in fully_connected_relu(x, x, 3)))(x)
     assert np.isfinite(everything).all()
 
 
@@ -132,14 +143,15 @@ def test_derivatives_match_differences():
     def relu(x, w_std, b_std):
         return fully_connected_relu(x, None, 2, w_std, b_std)
 
-    gradients = jax.grad(total, (0, 1, 2))(x, 1.2, 0.3)
+    value = compiled(total)
+    gradients = compiled(jax.grad(total, (0, 1, 2)))(x, 1.2, 0.3)
     along = [np.sign(points(3, 4, seed=3)), 1.0, 1.0]
     for i, direction in enumerate(along):
         ends = []
         for sign in (1, -1):
             arguments = [x, 1.2, 0.3]
             arguments[i] = arguments[i] + sign * step * direction
-            ends.append(total(*arguments))
+            ends.append(value(*arguments))
         expected = (ends[0] - ends[1]) / (2 * step)
         np.testing.assert_allclose(np.sum(gradients[i] * direction), expected, rtol=1e-7)
 
@@ -153,7 +165,7 @@ def test_activation_that_closes_over_a_traced_value():
         ).ntk
 
     expected = fully_connected(points(2, 3), None, 1, 1.0, 0.0, lambda x: jax.nn.leaky_relu(x, 0.3))
-    np.testing.assert_allclose(jax.jit(kernel)(0.3), expected.ntk, rtol=1e-11)
+    np.testing.assert_allclose(compiled(kernel)(0.3), expected.ntk, rtol=1e-11)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import assert_close, samples
+from helpers import assert_close, compiled, samples
 
 from ntkflow.kernels.empirical import empirical_ntk
 from ntkflow.prediction.mse import gradient_descent_mse, gradient_flow_mse
@@ -31,7 +31,7 @@ def setting(coupled):
 
 
 def kernels(network, params):
-    kernel = jax.jit(empirical_ntk(network))
+    kernel = empirical_ntk(network)
     return kernel(params, X), kernel(params, X_TEST, X)
 
 
@@ -50,12 +50,18 @@ def test_descent_of_a_linear_model(coupled, momentum, reduction):
     network, params, y = setting(coupled)
     optimizer = optax.sgd(0.005, momentum=momentum)
     run = descend(squared_loss(network, reduction), optimizer, 20, observe=observers(network))
-    history = jax.jit(run)(params, (X, y)).history
-    k, k_test = kernels(network, params)
-    predict = gradient_descent_mse(
-        k, y, learning_rate=0.005, momentum=momentum, reduction=reduction
-    )
-    train, test = jax.jit(predict)(jnp.arange(21), history["train"][0], history["test"][0], k_test)
+
+    @compiled
+    def compute(params, y):
+        history = run(params, (X, y)).history
+        k, k_test = kernels(network, params)
+        predict = gradient_descent_mse(
+            k, y, learning_rate=0.005, momentum=momentum, reduction=reduction
+        )
+        start = history["train"][0], history["test"][0]
+        return history, predict(jnp.arange(21), *start, k_test)
+
+    history, (train, test) = compute(params, y)
     assert_close(train, history["train"], factor=1e4)
     assert_close(test, history["test"], factor=1e4)
 
@@ -65,40 +71,49 @@ def test_flow_of_a_linear_model(coupled):
     network, params, y = setting(coupled)
     times = np.array([0.0, 0.3, 1.0, 4.0])
     run = gradient_flow(squared_loss(network, "mean"), times, observe=observers(network))
-    history = jax.jit(run)(params, (X, y)).history
-    k, k_test = kernels(network, params)
-    train, test = gradient_flow_mse(k, y, reduction="mean")(
-        times, history["train"][0], history["test"][0], k_test
-    )
+
+    @compiled
+    def compute(params, y):
+        history = run(params, (X, y)).history
+        k, k_test = kernels(network, params)
+        predict = gradient_flow_mse(k, y, reduction="mean")
+        return history, predict(times, history["train"][0], history["test"][0], k_test)
+
+    history, (train, test) = compute(params, y)
     np.testing.assert_allclose(train, history["train"], atol=1e-5)
     np.testing.assert_allclose(test, history["test"], atol=1e-5)
 
 
 def test_one_kernel_serves_many_outputs():
     k, y = X @ X.T, samples(4, 6, 3)
-    together = gradient_flow_mse(k, y)(0.3).train
-    apart = [gradient_flow_mse(k, y[:, i])(0.3).train for i in range(3)]
+    predict = compiled(lambda y: gradient_flow_mse(k, y)(0.3).train)
+    together, apart = predict(y), [predict(y[:, i]) for i in range(3)]
     assert_close(together, np.stack(apart, 1))
 
 
 def test_the_end_is_kernel_regression():
     k, k_test, y = X @ X.T, X_TEST @ X.T, samples(4, 6)
     regression = k_test @ np.linalg.solve(k, y)
-    for train, test in (
-        gradient_flow_mse(k, y)(1e6, k_test_train=k_test),
-        gradient_descent_mse(k, y, learning_rate=0.01)(10**6, k_test_train=k_test),
-    ):
+
+    @compiled
+    def ends(k, y):
+        flow = gradient_flow_mse(k, y)
+        descent = gradient_descent_mse(k, y, learning_rate=0.01)
+        return (
+            flow(1e6, k_test_train=k_test),
+            descent(10**6, k_test_train=k_test),
+        )
+
+    for train, test in ends(k, y):
         np.testing.assert_allclose(train, y, atol=1e-9)
         np.testing.assert_allclose(test, regression, atol=1e-9)
 
 
 def test_small_steps_of_descent_are_the_flow():
     k, y = X @ X.T, samples(4, 6)
-    flow = gradient_flow_mse(k, y)(0.1).train
-    errors = [
-        np.abs(gradient_descent_mse(k, y, learning_rate=0.1 / n)(n).train - flow).max()
-        for n in (1000, 2000)
-    ]
+    flow = compiled(lambda k: gradient_flow_mse(k, y)(0.1).train)(k)
+    descent = compiled(lambda rate, n: gradient_descent_mse(k, y, learning_rate=rate)(n).train)
+    errors = [np.abs(descent(0.1 / n, n) - flow).max() for n in (1000, 2000)]
     np.testing.assert_allclose(errors[0] / errors[1], 2, rtol=0.02)
 
 
@@ -110,33 +125,41 @@ def test_small_steps_of_descent_are_the_flow():
 def test_directions_that_are_not_seen_are_not_learnt(build):
     # Two equal samples with different labels: only their mean can be learnt.
     k = jnp.array([[1.0, 1.0], [1.0, 1.0]])
-    train, test = build(k, jnp.array([0.0, 2.0]))(1000, k_test_train=k)
+    y = jnp.array([0.0, 2.0])
+
+    @compiled
+    def compute(k):
+        slope = jax.jacfwd(lambda t: gradient_flow_mse(k, y)(t).train)(0.0)
+        return build(k, y)(1000, k_test_train=k), slope
+
+    (train, test), slope = compute(k)
     assert_close(train, np.array([1.0, 1.0]))
     assert_close(test, np.array([1.0, 1.0]))
-    slope = jax.jacfwd(lambda t: gradient_flow_mse(k, jnp.array([0.0, 2.0]))(t).train)(0.0)
     assert_close(slope, np.array([2.0, 2.0]))
 
 
 def test_a_step_that_is_too_large_diverges_as_the_network_does():
     k, y = jnp.eye(1), jnp.ones(1)
-    train = gradient_descent_mse(k, y, learning_rate=3.0)(jnp.arange(4)).train[:, 0]
-    assert_close(train, 1 - (-2.0) ** np.arange(4))
+    predict = compiled(lambda k: gradient_descent_mse(k, y, learning_rate=3.0)(jnp.arange(4)).train)
+    assert_close(predict(k)[:, 0], 1 - (-2.0) ** np.arange(4))
 
 
 def test_dtype_and_shape_of_times(dtype):
     k, y = (X @ X.T).astype(dtype), samples(4, 6).astype(dtype)
-    predict = gradient_descent_mse(k, y, learning_rate=0.01)
-    assert predict(jnp.ones((2, 3), int)).train.shape == (2, 3, 6)
-    assert predict(5).train.dtype == dtype
-    full = gradient_descent_mse(X @ X.T, samples(4, 6), learning_rate=0.01)(5).train
-    np.testing.assert_allclose(predict(5).train, full, atol=1e-5)
+    descent = lambda k, y, n: gradient_descent_mse(k, y, learning_rate=0.01)(n).train  # noqa: E731
+    assert jax.eval_shape(descent, k, y, jnp.ones((2, 3), int)).shape == (2, 3, 6)
+    train = gradient_descent_mse(k, y, learning_rate=0.01)(5).train  # without jit
+    assert train.dtype == dtype
+    full = compiled(descent)(X @ X.T, samples(4, 6), 5)
+    np.testing.assert_allclose(train, full, atol=1e-5)
 
 
 def test_the_rate_can_be_differentiated_where_high_powers_overflow():
     k, y = 100 * X @ X.T, samples(4, 6)
     final = lambda rate: gradient_descent_mse(k, y, learning_rate=rate)(3).train.sum()  # noqa: E731
-    numeric = (final(0.5 + 1e-6) - final(0.5 - 1e-6)) / 2e-6
-    np.testing.assert_allclose(jax.grad(final)(0.5), numeric, rtol=1e-5)
+    value, slope = compiled(final), compiled(jax.grad(final))
+    numeric = (value(0.5 + 1e-6) - value(0.5 - 1e-6)) / 2e-6
+    np.testing.assert_allclose(slope(0.5), numeric, rtol=1e-5)
 
 
 def test_infinite_time_is_the_end_also_for_a_singular_kernel():

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import assert_close, samples
+from helpers import assert_close, compiled, samples
 
 from ntkflow import studies
 from ntkflow.training.descent import Trajectory, descend
@@ -53,7 +53,7 @@ def test_every_cell_is_the_single_run(dtype):
     assert study["run_loss"].dtype == dtype
     assert not study.diverged.any()
     assert (study.error == "").all()
-    single = jax.jit(two_layer, static_argnames="width")
+    single = compiled(two_layer, static_argnames="width")
     for seed, width, rate in itertools.product(range(7), grid["width"], grid["learning_rate"]):
         alone = single(jax.random.key(seed), x, y, width=width, learning_rate=rate)
         cell = study.sel(seed=seed, width=width, learning_rate=rate)

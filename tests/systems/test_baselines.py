@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import assert_close
+from helpers import assert_close, compiled
 
 from ntkflow.systems.baselines import (
     FullyConnected,
@@ -35,7 +35,7 @@ def test_descent_on_linear_regression_is_its_closed_form(n, d):
     run = descend(
         half_mean_loss(linear_model), optax.sgd(step), 50, observe=observe_theta(), every=10
     )
-    trajectory = jax.jit(run)(theta_0, (x, y))
+    trajectory = compiled(run)(theta_0, (x, y))
 
     solution = linear_regression_solution(x, y, theta_0)
     values, vectors = np.linalg.eigh(x.T @ x / n)
@@ -46,7 +46,7 @@ def test_descent_on_linear_regression_is_its_closed_form(n, d):
 
 def test_smoothness_is_the_largest_eigenvalue_of_the_hessian():
     x = normal(3, 5, 3)
-    hessian = jax.hessian(half_mean_loss(linear_model))(jnp.zeros(3), (x, jnp.zeros(5)))
+    hessian = compiled(jax.hessian(half_mean_loss(linear_model)))(jnp.zeros(3), (x, jnp.zeros(5)))
     assert_close(linear_regression_smoothness(x).value, np.linalg.eigvalsh(hessian)[-1])
     wide = linear_regression_smoothness(x.T).value  # by the smaller of the two Gram matrices
     assert_close(wide, np.linalg.eigvalsh(x.T @ x / 3)[-1])
@@ -54,7 +54,7 @@ def test_smoothness_is_the_largest_eigenvalue_of_the_hessian():
 
 def certificate(theta_0, step, steps=40):
     x, y = jnp.diag(jnp.array([2.0, 1.0, 0.1])), jnp.array([1.0, -1.0, 0.5])
-    run = jax.jit(descend(half_mean_loss(linear_model), optax.sgd(step), steps))
+    run = compiled(descend(half_mean_loss(linear_model), optax.sgd(step), steps))
     trajectory = run(theta_0, (x, y))
     return certificate_linear_regression(
         trajectory.history["loss"], trajectory.steps, (x, y), theta_0, step
@@ -84,14 +84,14 @@ def test_the_sublinear_bound_is_not_vacuous():
 def test_deep_network_is_equation_1_3():
     x, y = normal(4, 6, 3), normal(5, 6)
     network = FullyConnected(widths=(5, 4), activation=jnp.tanh)
-    variables = network.init(jax.random.key(0), x)
+    variables = compiled(network.init)(jax.random.key(0), x)
     w1, w2, w3 = (np.asarray(layer["kernel"]) for layer in variables["params"].values())
     f = (np.tanh(np.tanh(x @ w1) @ w2) @ w3)[:, 0]
     assert_close(network.apply(variables, x), f)
     loss = half_mean_loss(network.apply)
     assert_close(loss(variables, (x, y)), np.sum((f - np.asarray(y)) ** 2) / 12)
     run = descend(loss, optax.sgd(0.2), steps=100, every=100)
-    losses = jax.jit(run)(variables, (x, y)).history["loss"]
+    losses = compiled(run)(variables, (x, y)).history["loss"]
     assert losses[-1] < 0.5 * losses[0]
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import compiled
 
 from ntkflow.systems import two_layer_relu as system
 from ntkflow.systems.two_layer_relu import (
@@ -108,7 +109,7 @@ def test_lemma_2_3_wants_the_factor_2():
     run = gradient_flow(
         squared_loss(TwoLayerReLU(8).apply), jnp.linspace(0, 40, 9), observe=observables()
     )
-    trajectory = jax.jit(run)(variables, (x, y))
+    trajectory = compiled(run)(variables, (x, y))
     history = trajectory.history
     assert (history["gram_smallest_eigenvalue"] >= 0.25).all()
     moved = history["largest_weight_distance"][-1]
@@ -147,9 +148,9 @@ def test_expected_initial_error_is_exact_where_the_printed_one_is_not():
     y = jnp.array([1.0, -0.5, 0.0])
     module = TwoLayerReLU(5)
     keys = jax.random.split(jax.random.key(0), 20_000)
-    draws = jax.jit(jax.vmap(lambda key: jnp.sum((y - module.apply(module.init(key, x), x)) ** 2)))(
-        keys
-    )
+    draws = compiled(
+        jax.vmap(lambda key: jnp.sum((y - module.apply(module.init(key, x), x)) ** 2))
+    )(keys)
     error = draws.std() / len(draws) ** 0.5
     exact, printed = (system.expected_initial_error(x, y, printed=p).value for p in (False, True))
     assert float(exact) == 1.25 + 0.5 + 0.5 + 0.125
@@ -162,7 +163,7 @@ def test_expected_initial_error_is_exact_where_the_printed_one_is_not():
 def test_hoeffding_deviation_covers_and_the_printed_one_is_looser():
     n, m, delta, draws = 4, 60, 0.2, 4000
     x = sphere(1, n, 3)
-    deviation = jax.jit(
+    deviation = compiled(
         jax.vmap(lambda w: jnp.max(jnp.abs(gram(variables_of(w), x) - limit_gram(x))))
     )(normal(2, draws, 3, m))
     bound = system.initial_gram_entry_deviation(n, m, delta).value
@@ -188,7 +189,7 @@ def test_lemma_2_1_width_follows_from_the_deviation(n, lambda_0, delta, printed)
 def test_lemma_2_2_needs_the_width_of_lemma_2_1():
     """Its statement has none: with two neurons most draws have λ_min(H(0)) < λ_0/2, unmoved."""
     x = sphere(3, 3, 4)
-    grams = jax.jit(jax.vmap(lambda w: gram(variables_of(w), x)))(normal(4, 200, 4, 2))
+    grams = compiled(jax.vmap(lambda w: gram(variables_of(w), x)))(normal(4, 200, 4, 2))
     least = np.linalg.eigvalsh(grams)[:, 0]
     assert (least < float(system.limit_smallest_eigenvalue(x)) / 2).mean() > 0.5
 
@@ -199,7 +200,7 @@ def test_lemma_2_2_needs_the_width_of_lemma_2_1():
 def test_probability_of_a_pattern_change():
     x = 3 * sphere(5, 1, 4)  # the norm cancels
     for radius in (0.05, 0.5):
-        unstable = unstable_patterns(variables_of(normal(6, 4, 200_000)), x, radius)
+        unstable = compiled(unstable_patterns)(variables_of(normal(6, 4, 200_000)), x, radius)
         share, exact = unstable.mean(), math.erf(radius / math.sqrt(2))
         error = math.sqrt(exact * (1 - exact) / 200_000)
         assert abs(share - exact) < 4 * error
@@ -209,7 +210,7 @@ def test_probability_of_a_pattern_change():
 def test_unstable_neurons_by_markov():
     n, m, radius, delta = 3, 40, 0.05, 0.3
     x = sphere(7, n, 3)
-    counts = jax.jit(jax.vmap(lambda w: unstable_patterns(variables_of(w), x, radius).sum()))(
+    counts = compiled(jax.vmap(lambda w: unstable_patterns(variables_of(w), x, radius).sum()))(
         normal(8, 4000, 3, m)
     )
     mean = delta * system.unstable_neurons(n, m, radius, delta).value  # (2.11), summed

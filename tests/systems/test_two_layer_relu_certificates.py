@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import assert_close
+from helpers import assert_close, compiled
 
 from ntkflow.systems.two_layer_relu import (
     TwoLayerReLU,
@@ -61,7 +61,7 @@ NARROW = 3
 @pytest.fixture(scope="module")
 def narrow_run():
     """One compiled run of 60 steps for four samples in four dimensions."""
-    return jax.jit(descent(NARROW, steps=60, every=20))
+    return compiled(descent(NARROW, steps=60, every=20))
 
 
 def by_statement(certificate):
@@ -74,7 +74,7 @@ def test_theorem_2_3_applies_and_holds():
     x, y, delta, m = jnp.array([[1.0]]), jnp.zeros(1), 0.9, 2**20
     step = largest_step_size(1, 0.5, constant=0.25).value
     radius = stable_radius(1, 0.5, delta / 3, "descent").value
-    run = jax.jit(descent(m, steps=4, every=2))(jax.random.key(0), x, y, step, radius)
+    run = compiled(descent(m, steps=4, every=2))(jax.random.key(0), x, y, step, radius)
     certificate = certificate_gradient_descent(*run, (x, y), m, delta=delta)
     assert certificate.applies
     assert certificate.holds
@@ -88,8 +88,9 @@ def test_a_wide_network_satisfies_every_claim_with_room():
     step = largest_step_size(n, lambda_0, constant=0.25).value
     radius = stable_radius(n, lambda_0, delta / 3, "descent").value
     # Labels near the initial predictions: R' < R would take m = 10⁹ for labels of size 1.
-    y = predict(TwoLayerReLU(m).init(key, x), x) + 3e-3 * jnp.array([1.0, -1.0, 1.0])
-    run = jax.jit(descent(m, steps=20, every=4))(key, x, y, step, radius)
+    initial = compiled(lambda key: predict(TwoLayerReLU(m).init(key, x), x))(key)
+    y = initial + 3e-3 * jnp.array([1.0, -1.0, 1.0])
+    run = compiled(descent(m, steps=20, every=4))(key, x, y, step, radius)
     certificate = certificate_gradient_descent(*run, (x, y), m, delta=delta)
     entries = by_statement(certificate)
     assert certificate.holds
@@ -109,7 +110,7 @@ def test_a_wide_flow_satisfies_every_claim_with_room():
     run = gradient_flow(
         squared_loss(module.apply), jnp.linspace(0, 10, 6), observe=observables(), rtol=1e-4
     )
-    trajectory = jax.jit(run)(module.init(jax.random.key(3), x), (x, y))
+    trajectory = compiled(run)(compiled(module.init)(jax.random.key(3), x), (x, y))
     certificate = certificate_gradient_flow(trajectory.history, trajectory.steps, (x, y), m)
     assert certificate.holds
     assert not certificate.applies
@@ -151,7 +152,7 @@ def test_divergence_is_data(narrow_run):
 
 def test_a_batch_of_seeds_gives_one_verdict_each(narrow_run):
     x, y = sphere(7, 4, 4), normal(8, 4)
-    study = jax.jit(over_seeds(descent(NARROW, steps=60, every=20)))
+    study = compiled(over_seeds(descent(NARROW, steps=60, every=20)))
     keys = jax.random.split(jax.random.key(9), 5)
     batch = certificate_gradient_descent(*study(keys, x, y, 0.5, 1e-3), (x, y), NARROW)
     assert batch.holds.shape == batch.applies.shape == (5,)
@@ -176,11 +177,16 @@ def test_observers_are_what_their_names_say(dtype):
     observers = step_observables(step, radius)
     seen = jax.jit(lambda s: {name: observe(s) for name, observe in observers.items()})(snapshot)
 
-    u, w, w0 = predict(variables, x), variables["params"]["kernel"], initial["params"]["kernel"]
-    h, h0, limit = gram(variables, x), gram(initial, x), limit_gram(x)
+    @compiled
+    def functions(variables):
+        return predict(variables, x), gram(variables, x), patterns(variables, x), limit_gram(x)
+
+    w, w0 = variables["params"]["kernel"], initial["params"]["kernel"]
+    u, h, active, limit = functions(variables)
+    _, h0, before, _ = functions(initial)
     taken = jax.jit(one_step)(variables, initial, x, y, step, radius)
     change = taken.stable + taken.unstable
-    flipped = np.asarray(patterns(variables, x)) != np.asarray(patterns(initial, x))
+    flipped = np.asarray(active) != np.asarray(before)
     assert 0 < flipped.sum() < flipped.size
     expected = {
         "squared_error": np.sum((u - y) ** 2),
@@ -209,7 +215,7 @@ def test_wider_networks_change_less():
         module = TwoLayerReLU(width)
         observe = {n: observables()[n] for n in ("pattern_changes", "largest_weight_distance")}
         run = descend(squared_loss(module.apply), optax.sgd(0.5), 20, observe=observe, every=20)
-        history = jax.jit(run)(module.init(jax.random.key(15), x), (x, y)).history
+        history = compiled(run)(compiled(module.init)(jax.random.key(15), x), (x, y)).history
         return [float(history[name][-1]) for name in observe]
 
     changes, distances = zip(*(last(width) for width in (100, 1600)), strict=True)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import assert_close
+from helpers import assert_close, compiled
 
 from ntkflow.kernels.empirical import empirical_ntk
 from ntkflow.kernels.spectrum import extreme_eigenvalues
@@ -50,7 +50,7 @@ def initialize(width, x, output="fixed", seed=0):
 def test_forward_is_the_formula(dtype):
     x = 2 * normal(0, 4, 3, dtype=dtype)
     module = TwoLayerReLU(6, param_dtype=dtype)
-    variables = module.init(jax.random.key(0), x)
+    variables = compiled(module.init)(jax.random.key(0), x)
     w, a = variables["params"]["kernel"], variables["fixed"]["output"]
     assert w.dtype == a.dtype == dtype
     assert set(np.unique(a)) <= {-1.0, 1.0}
@@ -62,7 +62,7 @@ def test_forward_is_the_formula(dtype):
 
 @pytest.mark.parametrize("output", ["fixed", "trained"])
 def test_weights_are_standard_normal_and_signs_are_fair(output):
-    variables = TwoLayerReLU(40_000, output).init(jax.random.key(0), jnp.ones((1, 2)))
+    variables = compiled(TwoLayerReLU(40_000, output).init)(jax.random.key(0), jnp.ones((1, 2)))
     assert ("fixed" in variables) is (output == "fixed")
     w = variables["params"]["kernel"]
     a = variables.get("fixed", variables["params"])["output"]
@@ -79,7 +79,7 @@ def test_autodiff_gradient_is_equation_2_3():
     x = jnp.concatenate([sphere(1, 4, 3), jnp.zeros((1, 3))])  # w·0 = 0: the kink itself
     y = normal(2, 5)
     module, variables = initialize(7, x)
-    gradient = jax.jit(jax.grad(squared_loss(module.apply)))(variables, (x, y))
+    gradient = compiled(jax.grad(squared_loss(module.apply)))(variables, (x, y))
     assert_close(weight_gradient(variables, x, y), gradient["params"]["kernel"])
 
     w, a, u = variables["params"]["kernel"], variables["fixed"]["output"], predict(variables, x)
@@ -96,7 +96,7 @@ def test_training_changes_the_params_collection_alone(output):
     x, y = sphere(3, 4, 3), normal(4, 4)
     module, variables = initialize(8, x, output)
     run = descend(squared_loss(module.apply), optax.adam(0.1), steps=3)
-    after = jax.jit(run)(variables, (x, y)).params
+    after = compiled(run)(variables, (x, y)).params
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), variables, after)
     assert all(jax.tree.leaves(moved["params"]))
     assert len(moved["params"]) == (1 if output == "fixed" else 2)
@@ -113,7 +113,7 @@ def test_gram_is_the_empirical_kernel(output, dtype):
     if output == "trained":
         variables["params"]["output"] *= 1.7
     kernel = empirical_ntk(module.apply)
-    both = jax.jit(lambda v: (gram(v, x1), kernel(v, x1), gram(v, x1, x2), kernel(v, x1, x2)))
+    both = compiled(lambda v: (gram(v, x1), kernel(v, x1), gram(v, x1, x2), kernel(v, x1, x2)))
     square, expected_square, rectangle, expected_rectangle = both(variables)
     assert_close(square, expected_square)
     assert_close(rectangle, expected_rectangle)
@@ -127,7 +127,8 @@ def test_predictions_move_by_the_gram_matrix():
     _, variables = initialize(20, x)
     velocity = jax.tree.map(jnp.zeros_like, variables)
     velocity["params"]["kernel"] = -weight_gradient(variables, x, y)
-    u, du = jax.jvp(lambda v: predict(v, x), (variables,), (velocity,))
+    moving = compiled(lambda *of: jax.jvp(lambda v: predict(v, x), *((v,) for v in of)))
+    u, du = moving(variables, velocity)
     assert_close(du, gram(variables, x) @ (y - u))
 
 
@@ -136,7 +137,7 @@ def test_limit_gram_is_the_mean_of_the_gram_matrix(output):
     x = jnp.array([[1.0, 0.2, 0.0], [0.5, -0.5, 1.0], [-2.0, 0.1, 0.3], [0.0, 0.0, 1.5]])
     module = TwoLayerReLU(2000, output)
     keys = jax.random.split(jax.random.key(9), 100)
-    draws = np.asarray(jax.jit(jax.vmap(lambda key: gram(module.init(key, x), x)))(keys))
+    draws = np.asarray(compiled(jax.vmap(lambda key: gram(module.init(key, x), x)))(keys))
     error = draws.std(axis=0) / 10
     assert (abs(draws.mean(axis=0) - limit_gram(x, output=output)) < 5 * error + 1e-12).all()
 
@@ -147,7 +148,7 @@ def test_limit_gram_by_quadrature():
     angles = (np.arange(200_000) + 0.5) * 2 * np.pi / 200_000
     active = np.stack([np.cos(angles), np.sin(angles)], axis=1) @ x.T >= 0
     expected = (x @ x.T) * (active.T @ active.astype(float)) / len(angles)
-    np.testing.assert_allclose(limit_gram(x), expected, atol=2e-5)
+    np.testing.assert_allclose(compiled(limit_gram)(x), expected, atol=2e-5)
 
 
 @pytest.mark.parametrize("output", ["fixed", "trained"])
@@ -158,12 +159,12 @@ def test_limit_gram_at_its_singular_points(output, dtype):
     expected = share * np.array([[1, 3, 0, 0], [3, 9, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]])
     assert_close(limit_gram(x, output=output), expected.astype(dtype))
     assert_close(limit_gram(x, x, output=output), expected.astype(dtype))
-    gradient = jax.jit(jax.grad(lambda x: limit_gram(x, output=output).sum()))(x)
+    gradient = compiled(jax.grad(lambda x: limit_gram(x, output=output).sum()))(x)
     assert jnp.isfinite(gradient).all()
 
 
 def test_theorem_2_1_and_why_antiparallel_inputs_are_excluded():
-    least = jax.jit(limit_smallest_eigenvalue)
+    least = compiled(limit_smallest_eigenvalue)
     assert least(sphere(10, 8, 3)) > 1e-3
     angles = jnp.array([0.3, 1.4, 2.6])
     plane = jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=1)
@@ -177,7 +178,7 @@ def test_theorem_2_1_and_why_antiparallel_inputs_are_excluded():
 
 
 def test_lambda_0_of_a_thousand_points_on_the_sphere():
-    smallest, largest, _ = extreme_eigenvalues(limit_gram(sphere(11, 1000, 1000)))
+    smallest, largest, _ = extreme_eigenvalues(compiled(limit_gram)(sphere(11, 1000, 1000)))
     assert abs(smallest - 0.2461) < 1e-3
     assert abs(largest - 1.2461) < 1e-2
 
@@ -190,7 +191,8 @@ def test_least_eigenvalue_at_initialization_rises_with_the_width_towards_lambda_
     def least_eigenvalues(weights):
         signs = jnp.ones(weights.shape[-1])
         variables = lambda w: {"params": {"kernel": w}, "fixed": {"output": signs}}  # noqa: E731
-        return np.linalg.eigvalsh(jax.jit(jax.vmap(lambda w: gram(variables(w), x)))(weights))[:, 0]
+        grams = compiled(jax.vmap(lambda w: gram(variables(w), x)))(weights)
+        return np.linalg.eigvalsh(grams)[:, 0]
 
     narrow, wide = least_eigenvalues(weights[..., :50]), least_eigenvalues(weights)
     assert narrow.mean() < wide.mean() - 4 * (narrow.std() + wide.std()) / 10
@@ -216,14 +218,14 @@ def test_unstable_gram_is_the_sum_over_unstable_neurons():
     x, radius = sphere(15, 3, 4), 0.5
     _, initial = initialize(50, x)
     variables = {**initial, "params": {"kernel": initial["params"]["kernel"] + 0.1}}
-    unstable = np.asarray(unstable_patterns(initial, x, radius))
+    unstable = np.asarray(compiled(unstable_patterns)(initial, x, radius))
     active, points = np.asarray(patterns(variables, x)), np.asarray(x)
     expected = np.zeros((3, 3))
     for i in range(3):
         for j in range(3):
             together = unstable[i] & active[i] & active[j]
             expected[i, j] = points[i] @ points[j] * together.sum() / 50
-    result = unstable_gram(variables, initial, x, radius)
+    result = compiled(unstable_gram)(variables, initial, x, radius)
     assert_close(result, expected)
     assert not jnp.allclose(result, result.T)
 
@@ -232,9 +234,9 @@ def test_unstable_gram_is_the_sum_over_unstable_neurons():
 def test_one_step_is_the_change_of_the_predictions(radius, stays):
     x, y = sphere(16, 5, 3), 3 * normal(17, 5)
     module, initial = initialize(60, x)
-    run = jax.jit(descend(squared_loss(module.apply), optax.sgd(0.05), steps=1))
+    run = compiled(descend(squared_loss(module.apply), optax.sgd(0.05), steps=1))
     variables = run(initial, (x, y)).params
-    step = jax.jit(one_step)(variables, initial, x, y, 0.05, radius)
+    step = compiled(one_step)(variables, initial, x, y, 0.05, radius)
     after = run(variables, (x, y)).params
     change = module.apply(after, x) - module.apply(variables, x)
     assert_close(step.stable + step.unstable, change, scale=1.0)

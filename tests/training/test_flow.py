@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import MLP, assert_close, samples
+from helpers import MLP, assert_close, compiled, samples
 
 from ntkflow.kernels.empirical import empirical_ntk
 from ntkflow.prediction.mse import gradient_flow_mse
@@ -20,7 +20,7 @@ loss = squared_loss(lambda w, x: x @ w)
 def test_a_linear_model_follows_its_closed_form(dtype):
     x, y, w = (a.astype(dtype) for a in (X, Y, W))
     run = gradient_flow(loss, TIMES, observe={"f": lambda s: s.data[0] @ s.params})
-    trajectory = jax.jit(run)(w, (x, y))
+    trajectory = compiled(run)(w, (x, y))
     closed = gradient_flow_mse(X @ X.T, Y)(TIMES, X @ W).train
     np.testing.assert_allclose(
         trajectory.history["f"], closed, atol=1e-6 if dtype == "float64" else 3e-3
@@ -33,13 +33,13 @@ def test_a_linear_model_follows_its_closed_form(dtype):
 def test_the_flow_is_the_limit_of_small_steps():
     network = MLP(2)
     data = (samples(0, 5, 3), samples(1, 5, 2))
-    params = network.init(jax.random.key(0), data[0])
+    params = compiled(network.init)(jax.random.key(0), data[0])
     loss = squared_loss(network.apply)
     observe = {"f": lambda s: network.apply(s.params, s.data[0])}
-    flow = jax.jit(gradient_flow(loss, [0.2], observe=observe))(params, data)
+    flow = compiled(gradient_flow(loss, [0.2], observe=observe))(params, data)
     errors = []
     for steps in (100, 200):
-        run = jax.jit(descend(loss, optax.sgd(0.2 / steps), steps, every=steps, observe=observe))
+        run = compiled(descend(loss, optax.sgd(0.2 / steps), steps, every=steps, observe=observe))
         errors.append(np.abs(run(params, data).history["f"][-1] - flow.history["f"][-1]).max())
     assert errors[0] < 0.02
     np.testing.assert_allclose(errors[0] / errors[1], 2, rtol=0.1)  # first order in the step
@@ -48,32 +48,32 @@ def test_the_flow_is_the_limit_of_small_steps():
 def test_outputs_move_by_the_kernel():
     network = MLP(None)
     x, y = samples(0, 5, 3), samples(1, 5)
-    params = network.init(jax.random.key(0), x)
+    params = compiled(network.init)(jax.random.key(0), x)
     step = 1e-4
     run = gradient_flow(
         squared_loss(network.apply), [step], observe={"f": lambda s: network.apply(s.params, x)}
     )
-    moved = jax.jit(run)(params, (x, y)).history["f"][0]
+    moved = compiled(run)(params, (x, y)).history["f"][0]
     before = network.apply(params, x)
-    velocity = empirical_ntk(network.apply)(params, x) @ (y - before)
+    velocity = compiled(empirical_ntk(network.apply))(params, x) @ (y - before)
     np.testing.assert_allclose((moved - before) / step, velocity, rtol=0.05)
 
 
 def test_a_continued_flow_equals_a_whole_one():
-    whole = jax.jit(gradient_flow(loss, [0.5, 2.0]))(W, (X, Y))
-    first = gradient_flow(loss, [0.5])(W, (X, Y))
-    second = gradient_flow(loss, [2.0])(first.params, (X, Y), state=first.state)
+    whole = compiled(gradient_flow(loss, [0.5, 2.0]))(W, (X, Y))
+    first = compiled(gradient_flow(loss, [0.5]))(W, (X, Y))
+    second = compiled(gradient_flow(loss, [2.0]))(first.params, (X, Y), state=first.state)
     np.testing.assert_allclose(second.params, whole.params, atol=1e-6)
     assert_close(second.state.initial_params, W)
 
 
 def test_trainable_holds_the_rest():
     network = MLP(None)
-    params = network.init(jax.random.key(0), X)
+    params = compiled(network.init)(jax.random.key(0), X)
     run = gradient_flow(
         squared_loss(network.apply), [0.1], trainable=lambda path: "decoder" in path
     )
-    end = jax.jit(run)(params, (X, Y)).params["params"]
+    end = compiled(run)(params, (X, Y)).params["params"]
     start = params["params"]
     assert (end["encoder"]["kernel"] == start["encoder"]["kernel"]).all()
     assert not (end["decoder"]["kernel"] == start["decoder"]["kernel"]).all()
@@ -82,7 +82,7 @@ def test_trainable_holds_the_rest():
 def test_a_failed_solve_is_data_and_spares_the_other_seeds():
     # dw/dt = w³ blows up at t = 1/(2w²): at 0.5 for w = 1, never within 1 for w = 0.1.
     run = gradient_flow(lambda w, data: -(w**4) / 4, [0.1, 1.0], max_solver_steps=500)
-    trajectory = jax.jit(jax.vmap(run, (0, None)))(jnp.array([1.0, 0.1]), None)
+    trajectory = compiled(jax.vmap(run, (0, None)))(jnp.array([1.0, 0.1]), None)
     assert trajectory.state.succeeded.tolist() == [False, True]
     assert not np.isfinite(trajectory.history["loss"][0, 1])
     np.testing.assert_allclose(trajectory.params[1], 0.1 / np.sqrt(1 - 0.02), rtol=1e-5)
@@ -90,18 +90,19 @@ def test_a_failed_solve_is_data_and_spares_the_other_seeds():
 
 def test_a_flow_that_failed_goes_on_from_where_it_stopped():
     decay = lambda w, data: 0.5 * jnp.sum(w**2)  # noqa: E731
-    stopped = gradient_flow(decay, [1.0, 10.0], max_solver_steps=3)(jnp.ones(2), None)
+    flow = compiled(gradient_flow(decay, [1.0, 10.0], max_solver_steps=3))
+    stopped = flow(jnp.ones(2), None)
     assert not stopped.state.succeeded
     assert stopped.state.time < 1
     np.testing.assert_allclose(stopped.params, np.exp(-stopped.state.time), rtol=1e-6)
-    rest = gradient_flow(decay, [10.0])(stopped.params, None, None, stopped.state)
+    rest = compiled(gradient_flow(decay, [10.0]))(stopped.params, None, None, stopped.state)
     np.testing.assert_allclose(rest.params, np.exp(-10.0), rtol=1e-3)
 
 
 def test_parameters_keep_their_dtypes():
     params = {"a": jnp.ones(2, jnp.bfloat16), "b": jnp.ones(2, jnp.float32)}
     decay = lambda p, data: sum(jnp.sum(q.astype("float32") ** 2) for q in p.values())  # noqa: E731
-    end = gradient_flow(decay, [0.1])(params, None).params
+    end = compiled(gradient_flow(decay, [0.1]))(params, None).params
     assert {name: leaf.dtype for name, leaf in end.items()} == {"a": jnp.bfloat16, "b": jnp.float32}
 
 
@@ -126,14 +127,14 @@ class TestBadInput:
 
     def test_times_before_the_state(self):
         run = gradient_flow(loss, [0.0, 1.0])
-        first = run(W, (X, Y))
+        first = compiled(run)(W, (X, Y))
         with pytest.raises(ValueError, match=r"has reached time 1.0 and times starts at 0"):
             run(first.params, (X, Y), state=first.state)
         later = lambda state: run(first.params, (X, Y), state=state).state.succeeded  # noqa: E731
-        assert not jax.jit(later)(first.state)
+        assert not compiled(later)(first.state)
 
     def test_key_and_state(self):
-        first = gradient_flow(loss, [1.0])(W, (X, Y))
+        first = compiled(gradient_flow(loss, [1.0]))(W, (X, Y))
         with pytest.raises(ValueError, match="key is of FlowState; expected one PRNG key"):
             gradient_flow(loss, [2.0])(W, (X, Y), first.state)
         with pytest.raises(ValueError, match="state is of type int; expected FlowState"):

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import assert_close, samples
+from helpers import assert_close, compiled, samples
 
 from ntkflow import studies
 from ntkflow.kernels.empirical import empirical_ntk, ntk_diagonal
@@ -79,7 +79,7 @@ def test_every_quantity_is_its_definition_along_a_run(dtype):
     names = (*SCALARS, "eigenvalues", "distance", "kernel")
     observer = kernel_observer(empirical_ntk(apply, outputs="trace"), names)
     run = descend(squared_loss(apply), optax.sgd(0.02), 5, every=2, observe={"ntk": observer})
-    trajectory = jax.jit(run)(params, (x, y))
+    trajectory = compiled(run)(params, (x, y))
     history = trajectory.history["ntk"]
     assert set(history) == set(names)
     assert len(trajectory.steps) == 4
@@ -104,8 +104,8 @@ def test_outputs_are_one_matrix_or_one_kernel_each():
     y = np.asarray(data[1])
     full = kernel_observer(empirical_ntk(apply), (*SCALARS, "distance"))
     other = jax.tree.map(lambda leaf: 1.1 * leaf, params)
-    observed = jax.jit(full)(snapshot(params, data, other))
-    kernel = jax.jit(empirical_ntk(apply))
+    observed = compiled(full)(snapshot(params, data, other))
+    kernel = compiled(empirical_ntk(apply))
     theta, start = (np.asarray(kernel(p, data[0])) for p in (params, other))
     expected = by_definition(as_matrix(theta), y.reshape(-1, 1))
     moved, targets = centered(theta, y)
@@ -116,7 +116,7 @@ def test_outputs_are_one_matrix_or_one_kernel_each():
         np.testing.assert_allclose(observed[name], value, rtol=1e-9, err_msg=name)
 
     per_output = kernel_observer(empirical_ntk(apply, outputs="diagonal"), SCALARS)
-    observed = jax.jit(per_output)(snapshot(params, data))
+    observed = compiled(per_output)(snapshot(params, data))
     for a in range(O):
         block, target = theta[:, :, a, a], y[:, a : a + 1]
         expected = by_definition(block, target)
@@ -144,7 +144,7 @@ def test_what_is_not_resolved_is_zero_and_bounds_the_condition_number(dtype):
     a = samples(0, 4, 3).astype(dtype)  # rank 3 of 4
     kernel, moment = of_array(a @ a.T)
     names = ("smallest_eigenvalue", "largest_eigenvalue", "condition_number")
-    observed = jax.jit(kernel_observer(kernel, names))(moment)
+    observed = compiled(kernel_observer(kernel, names))(moment)
     extremes = extreme_eigenvalues(a @ a.T)
     assert float(observed["smallest_eigenvalue"]) == float(extremes.smallest) == 0.0
     assert_close(observed["largest_eigenvalue"], extremes.largest)
@@ -154,7 +154,7 @@ def test_what_is_not_resolved_is_zero_and_bounds_the_condition_number(dtype):
 
 
 def test_effective_rank_of_equal_eigenvalues_is_their_number():
-    observer = jax.jit(kernel_observer(of_array(np.eye(6))[0], "effective_rank"))
+    observer = compiled(kernel_observer(of_array(np.eye(6))[0], "effective_rank"))
     for rank in (1, 3, 6):
         _, moment = of_array(2 * jnp.diag(jnp.arange(6) < rank).astype(float))
         np.testing.assert_allclose(observer(moment)["effective_rank"], rank, rtol=1e-12)
@@ -163,7 +163,7 @@ def test_effective_rank_of_equal_eigenvalues_is_their_number():
 def test_low_precision_is_observed_in_float32():
     theta = jnp.diag(jnp.array([1.0, 2.0, 4.0])).astype(jnp.bfloat16)
     kernel, moment = of_array(theta)
-    observed = jax.jit(kernel_observer(kernel, SCALARS))(moment)
+    observed = compiled(kernel_observer(kernel, SCALARS))(moment)
     assert {value.dtype.name for value in observed.values()} == {"float32"}
     assert [float(observed[name]) for name in SCALARS[:4]] == [7.0, 1.0, 4.0, 4.0]
 
@@ -208,7 +208,7 @@ def test_a_reference_in_place_of_the_start_and_a_run_that_goes_on():
         "own": kernel_observer(features, "distance"),
         "given": kernel_observer(features, "distance", reference=start),
     }
-    run = jax.jit(descend(squared_loss(apply), optax.sgd(0.02), 3, observe=observe))
+    run = compiled(descend(squared_loss(apply), optax.sgd(0.02), 3, observe=observe))
     first = run(params, data)
     second = run(first.params, data, state=first.state)
     for trajectory in (first, second):

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import MLP, assert_close, samples
+from helpers import MLP, assert_close, compiled, samples
 
 from ntkflow.kernels.empirical import empirical_ntk
 from ntkflow.training.linear import linearize, taylor_expand
@@ -12,7 +12,7 @@ from ntkflow.training.linear import linearize, taylor_expand
 def network():
     module = MLP(2)
     x = samples(0, 4, 3)
-    return module.apply, module.init(jax.random.key(0), x), x
+    return module.apply, compiled(module.init)(jax.random.key(0), x), x
 
 
 def shifted(params, scale):
@@ -24,20 +24,20 @@ def shifted(params, scale):
 @pytest.mark.quick
 def test_linear_model_is_linear_and_has_the_same_kernel_everywhere(network):
     apply, params, x = network
-    linear = jax.jit(linearize(apply, params))
+    linear = jax.jit(linearize(apply, params))  # within another program below
     assert_close(linear(params, x), apply(params, x))
     far = shifted(params, 1.0)
     middle = jax.tree.map(lambda a, b: (a + b) / 2, params, far)
     assert_close(linear(middle, x), (linear(params, x) + linear(far, x)) / 2)
-    expected = jax.jit(empirical_ntk(apply))(params, x)
-    assert_close(jax.jit(empirical_ntk(linear))(far, x), expected)
+    expected = compiled(empirical_ntk(apply))(params, x)
+    assert_close(compiled(empirical_ntk(linear))(far, x), expected)
 
 
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
 def test_the_error_has_the_order_of_the_next_term(degree):
     apply = lambda w, x: jnp.tanh(x @ w)  # noqa: E731
     w, x = samples(0, 3, 2), samples(1, 4, 3)
-    taylor = jax.jit(taylor_expand(apply, w, degree))
+    taylor = compiled(taylor_expand(apply, w, degree))
     errors = [
         np.abs(taylor(shifted(w, s), x) - apply(shifted(w, s), x)).max() for s in (1e-2, 5e-3)
     ]

@@ -1,12 +1,14 @@
 """A study over seeds equals single runs, whatever the batch and the number of devices."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import assert_close, samples
+from helpers import assert_close, compiled, samples
 
 from ntkflow.training.descent import descend
 from ntkflow.training.losses import squared_loss
@@ -32,9 +34,13 @@ def counted_experiment():
     return experiment, traces
 
 
-def single_runs(experiment, keys):
-    one = jax.jit(experiment)
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *[one(k, X, Y) for k in keys])
+SEVEN = jax.random.split(jax.random.key(0), 7)
+
+
+@functools.cache
+def seven_single_runs():
+    one = compiled(counted_experiment()[0])
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *[one(k, X, Y) for k in SEVEN])
 
 
 def assert_trees_close(actual, desired):
@@ -45,27 +51,26 @@ def assert_trees_close(actual, desired):
 @pytest.mark.quick
 def test_seven_seeds_on_four_devices_equal_seven_single_runs():
     experiment, traces = counted_experiment()
-    keys = jax.random.split(jax.random.key(0), 7)
     study = over_devices(over_seeds(experiment))
-    result = study(keys, X, Y)
+    result = study(SEVEN, X, Y)
     assert len(traces) == 1
-    study(keys, X + 1, Y)
+    study(SEVEN, X + 1, Y)
     study(jax.random.split(jax.random.key(1), 7), X, Y)
     assert len(traces) == 1
-    assert_trees_close(result, single_runs(experiment, keys))
+    assert_trees_close(result, seven_single_runs())
 
 
 @pytest.mark.parametrize("batch", [None, 1, 3, 7, 100])
 def test_every_batch_equals_single_runs_and_traces_once(batch):
     experiment, traces = counted_experiment()
-    keys = jax.random.split(jax.random.key(0), 7)
-    result = jax.jit(over_seeds(experiment, batch=batch))(keys, X, Y)
+    result = compiled(over_seeds(experiment, batch=batch))(SEVEN, X, Y)
     assert len(traces) == 1
-    assert_trees_close(result, single_runs(experiment, keys))
+    assert_trees_close(result, seven_single_runs())
 
 
-@pytest.mark.parametrize("seeds", [1, 4, 8, 9])
-@pytest.mark.parametrize("typed", [True, False])
+@pytest.mark.parametrize(
+    ("seeds", "typed"), [(1, False), (4, True), (8, False), (9, True), (9, False)]
+)
 def test_any_number_of_seeds_and_both_kinds_of_keys(seeds, typed):
     make = jax.random.key if typed else jax.random.PRNGKey
     keys = jax.random.split(make(0), seeds)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import MLP, assert_close, samples
+from helpers import MLP, assert_close, compiled, samples
 
 from ntkflow.kernels.blocks import in_blocks, plan
 from ntkflow.kernels.empirical import empirical_ntk
@@ -24,7 +24,7 @@ def empirical(outputs, module=None, method="auto"):
 
 
 def params(module, x):
-    return module.init(jax.random.key(1), x)
+    return compiled(module.init)(jax.random.key(1), x)
 
 
 def swap(theta):
@@ -79,7 +79,7 @@ def test_equals_the_kernel_on_all_samples(name, n):
     kernel = KERNELS[name](x1)
     blocked = in_blocks(kernel)
     for other in (None, x2):
-        expected, actual = jax.jit(kernel)(x1, x2=other), blocked(x1, x2=other)
+        expected, actual = compiled(kernel)(x1, x2=other), blocked(x1, x2=other)
         assert jax.tree.structure(actual) == jax.tree.structure(expected)
         for a, e in zip(*map(jax.tree.leaves, (actual, expected)), strict=True):
             assert isinstance(a, np.ndarray)

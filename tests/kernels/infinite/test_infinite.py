@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from helpers import compiled
 
 import ntkflow
 from ntkflow.kernels import fully_connected, in_blocks, infinite_width
@@ -32,7 +33,7 @@ NAMES = list(architectures.CASES) if os.environ.get("NTKFLOW_ALL_REFERENCES") el
 
 @pytest.mark.parametrize("name", NAMES)
 def test_kernels_are_those_of_neural_tangents(name):
-    kernel = infinite_width(architectures.CASES[name].module)
+    kernel = compiled(infinite_width(architectures.CASES[name].module))
     tolerance = architectures.reference(name).tolerance
     assert architectures.disagreement(kernel, name) < tolerance
 
@@ -42,16 +43,16 @@ def deep(depth, phi, w_std=1.3, b_std=0.4, width=8):
     return nn.Sequential([*(layer for pair in hidden for layer in pair), Dense(1, w_std, b_std)])
 
 
-TANH = infinite_width(deep(1, jnp.tanh))  # one program for many tests
-ERF = infinite_width(deep(1, jax.scipy.special.erf))
-RELU = infinite_width(deep(2, nn.relu))
+OF_RELU = infinite_width(deep(2, nn.relu))
+# One program for many tests.
+TANH, RELU = compiled(infinite_width(deep(1, jnp.tanh))), compiled(OF_RELU)
 
 
 NETWORKS = {
-    "linear": (infinite_width(deep(0, None)), (0, 1.3, 0.4, lambda x: x)),
+    "linear": (compiled(infinite_width(deep(0, None))), (0, 1.3, 0.4, lambda x: x)),
     "tanh": (TANH, (1, 1.3, 0.4, jnp.tanh)),
     "relu": (RELU, (2, 1.3, 0.4)),
-    "relu/3": (infinite_width(deep(3, nn.relu, 2**0.5, 0.0)), (3, 2**0.5, 0.0)),
+    "relu/3": (compiled(infinite_width(deep(3, nn.relu, 2**0.5, 0.0))), (3, 2**0.5, 0.0)),
 }
 
 
@@ -97,11 +98,11 @@ def test_a_partition_of_the_parameters_adds_up():
             Dense(1),
         ]
     )
-    whole = infinite_width(module)(X)
     names = {"/".join(path) for path in flat_names(module)}
     assert len(names) == 6
     groups = [lambda p: "bias" in p, lambda p: "kernel" in p, lambda p: "scale" in p]
-    parts = [infinite_width(module, trainable=group)(X) for group in groups]
+    kernels = [infinite_width(module, trainable=group) for group in (None, *groups)]
+    whole, *parts = compiled(lambda x: [kernel(x) for kernel in kernels])(X)
     helpers.assert_close(sum(np.asarray(part.ntk) for part in parts), whole.ntk)
     for part in parts:
         helpers.assert_close(part.nngp, whole.nngp)
@@ -115,12 +116,14 @@ def flat_names(module):
 
 def test_a_fixed_output_layer_gives_the_gram_matrix_of_the_thesis():
     for output in ("fixed", "trained"):
-        found = infinite_width(TwoLayerReLU(16, output=output))(X, Y)
-        helpers.assert_close(found.ntk, limit_gram(X, Y, output))
+        kernel = infinite_width(TwoLayerReLU(16, output=output))
+        both = compiled(lambda x, y: (kernel(x, y).ntk, limit_gram(x, y, output)))
+        helpers.assert_close(*both(X, Y))
     hidden = infinite_width(
         nn.Sequential([Dense(8, 2.0), nn.relu, Dense(1)]), trainable=lambda path: "layers_0" in path
     )
-    helpers.assert_close(hidden(X, Y).ntk, limit_gram(X, Y))  # 2²/d with d = 4
+    both = compiled(lambda x, y: (hidden(x, y).ntk, limit_gram(x, y)))  # 2²/d with d = 4
+    helpers.assert_close(*both(X, Y))
 
 
 class Scanned(nn.Module):
@@ -172,7 +175,7 @@ SAME_NETWORKS = {
 def test_however_it_is_written_a_network_has_the_same_kernels(name):
     depth, module = SAME_NETWORKS[name]
     expected = fully_connected(X, Y, depth, 1.3, 0.4)
-    for found, correct in zip(infinite_width(module)(X, Y), expected, strict=True):
+    for found, correct in zip(compiled(infinite_width(module))(X, Y), expected, strict=True):
         helpers.assert_close(found, correct)
 
 
@@ -210,7 +213,7 @@ def test_pairs_of_functions_and_nnx_models_are_networks():
     # v and w have variance ¼, unlike a factor ½ before them: gradients are four times as large.
     nngp, ntk = fully_connected(X, Y, 1, 1.0, 0.0)
     for pair, trainable in zip(pairs, no_bias, strict=True):
-        found = infinite_width(pair, trainable=trainable)(X, Y)
+        found = compiled(infinite_width(pair, trainable=trainable))(X, Y)
         helpers.assert_close(found.nngp, 2 * nngp)
         helpers.assert_close(found.ntk, 8 * ntk)
 
@@ -224,22 +227,26 @@ def test_precision_is_that_of_the_inputs(dtype):
     helpers.assert_close(RELU(X.astype(dtype)).ntk, RELU(X).ntk)
 
 
-@pytest.mark.parametrize("kernel", [ERF, RELU], ids=["erf", "relu"])
-def test_gradients_are_right_off_the_diagonal_and_finite_on_it(kernel):
+@pytest.mark.parametrize("phi", [jax.scipy.special.erf, nn.relu], ids=["erf", "relu"])
+def test_gradients_are_right_off_the_diagonal_and_finite_on_it(phi):
+    kernel = infinite_width(deep(2 if phi is nn.relu else 1, phi))
+
     def one(x, y):
         nngp, ntk = kernel(x[None], y[None])
         return nngp[0, 0] + ntk[0, 0]
 
-    slope = jax.jit(jax.vmap(jax.grad(one), in_axes=(0, None)))(X, Y[0])
+    slope = compiled(jax.vmap(jax.grad(one), in_axes=(0, None)))(X, Y[0])
     direction, step = np.array([0.3, -0.5, 0.2, 0.7]), 1e-6
-    above, below = (sum(kernel(X + sign * step * direction, Y[:1])) for sign in (1, -1))
+    values = compiled(lambda x, y: sum(kernel(x, y)))
+    above, below = (values(X + sign * step * direction, Y[:1]) for sign in (1, -1))
     difference = np.asarray(above - below)[:, 0] / (2 * step)
     np.testing.assert_allclose(slope @ direction, difference, rtol=1e-7, atol=1e-7)
 
     def total(x, copy):
         return sum(kernel(x, x if copy else None)).sum()
 
-    alone, copied = (jax.jit(jax.grad(total), static_argnums=1)(X, copy) for copy in (False, True))
+    gradients = compiled(lambda x: [jax.grad(total)(x, copy) for copy in (False, True)])
+    alone, copied = gradients(X)
     assert np.isfinite(alone).all()
     assert np.isfinite(copied).all()
     assert np.abs(alone).max() > 0.1
@@ -247,9 +254,9 @@ def test_gradients_are_right_off_the_diagonal_and_finite_on_it(kernel):
 
 def test_kernels_go_through_jit_and_blocks():
     expected = RELU(X)
-    for found, correct in zip(jax.jit(RELU)(X), expected, strict=True):
+    for found, correct in zip(jax.jit(OF_RELU)(X), expected, strict=True):
         helpers.assert_close(found, correct)
-    tiles = in_blocks(RELU, max_bytes=20_000, devices=1)(np.tile(X, (5, 1)))
+    tiles = in_blocks(OF_RELU, max_bytes=20_000, devices=1)(np.tile(X, (5, 1)))
     for found, correct in zip(tiles, expected, strict=True):
         helpers.assert_close(found, np.tile(correct, (5, 5)), factor=1e9)
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from architectures import Conv, chain
+from helpers import compiled
 from jax.scipy.special import erf
 
 from ntkflow.kernels import infinite_width, monte_carlo_kernel
@@ -308,19 +309,20 @@ BY_HAND = {
 @pytest.mark.parametrize("name", BY_HAND)
 def test_kernels_are_those_by_hand(name):
     module, by_hand, x = BY_HAND[name]
-    found, expected = infinite_width(module)(x), jax.jit(by_hand)(x)
+    found, expected = compiled(lambda x: (infinite_width(module)(x), by_hand(x)))(x)
     for kernel, correct in zip(found, expected, strict=True):
         helpers.assert_close(kernel, correct, factor=1e4)
 
 
 def test_the_residual_network_of_the_thesis_carries_its_means():
     kernel = infinite_width(ThesisResNet(), trainable=lambda path: "layer_3" in path)
-    for found, expected in zip(kernel(X), jax.jit(thesis_resnet)(X), strict=True):
+    both = compiled(lambda x: (kernel(x), thesis_resnet(x)))(X)
+    for found, expected in zip(*both, strict=True):
         helpers.assert_close(found, expected, factor=1e4)
 
 
 def test_kernels_of_tokens_are_those_of_two_data_sets():
-    kernel = infinite_width(Embedded())
+    kernel = compiled(infinite_width(Embedded()))
     for alone, pair in zip(kernel(TOKENS), kernel(TOKENS[:2], TOKENS[1:]), strict=True):
         assert alone.dtype == jnp.result_type(float)
         helpers.assert_close(pair, np.asarray(alone)[:2, 1:])
@@ -358,8 +360,8 @@ class Correlated(nn.Module):
 @pytest.mark.parametrize("network", [PreNormTransformer, Correlated])
 def test_kernels_are_those_of_wide_networks(network):
     module, width = network(64), 64
-    limit = infinite_width(module)(X)
-    average, error = monte_carlo_kernel(module, 200)(jax.random.key(0), X)
+    limit = compiled(infinite_width(module))(X)
+    average, error = compiled(monte_carlo_kernel(module, 200))(jax.random.key(0), X)
     for kernel, found, deviation in zip(limit, average, error, strict=True):
         scale = np.sqrt(np.diagonal(kernel))
         allowed = 4 * np.asarray(deviation) + 2 / width * np.outer(scale, scale)
@@ -385,6 +387,6 @@ def few(reduce):
 
 def test_an_average_over_few_experts_keeps_its_variance():
     x = helpers.samples(0, 3, 5)
-    average, one = few(lambda h: h.mean(1))(x), few(lambda h: h[:, 0])(x)
+    average, one = compiled(lambda x: (few(lambda h: h.mean(1))(x), few(lambda h: h[:, 0])(x)))(x)
     np.testing.assert_allclose(average.nngp, one.nngp / 4, rtol=1e-12)
     np.testing.assert_allclose(average.ntk, one.ntk / 4, rtol=1e-12)

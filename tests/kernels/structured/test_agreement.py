@@ -12,7 +12,7 @@ import module_networks  # noqa: F401
 import numpy as np
 import pytest
 import transform_networks  # noqa: F401
-from helpers import reduce_outputs, transpose_samples
+from helpers import compiled, reduce_outputs, transpose_samples
 from networks import MIXING, NETWORKS
 
 from ntkflow import empirical_ntk
@@ -21,22 +21,6 @@ METHODS = ["auto", "jacobian", "structured", "product"]
 OUTPUTS = ["full", "diagonal", "trace"]
 PAIRS = [(outputs, second) for second in (True, False) for outputs in OUTPUTS]
 EVERYTHING = ("scalar", "channels_first", "custom_vjp_layer")
-
-
-def compiled(f):
-    """Jitted without optimizations, since it runs once: a seventh of the time where XLA lets us."""
-    return jax.jit(f, compiler_options=_quick_options())
-
-
-@functools.cache
-def _quick_options():
-    options = {"xla_backend_optimization_level": 0}
-    more = {**options, "xla_cpu_use_fusion_emitters": False}  # newer XLA lacks this one
-    try:
-        jax.jit(lambda: 0, compiler_options=more)()
-    except jax.errors.JaxRuntimeError:
-        return options
-    return more
 
 
 @functools.cache

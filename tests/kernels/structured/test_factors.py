@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close, samples
+from helpers import assert_close, compiled, samples
 
 from ntkflow.kernels.structured.factors import Factor, OneHot, multiply
 
@@ -32,9 +32,14 @@ def test_product_is_the_sum_over_all_other_axes(name):
     arrays = [samples(n, *(LENGTHS[c] for c in word)) for n, word in enumerate(words)]
     expected = np.einsum(",".join(words) + "->" + keep, *arrays)
     orders = [frozenset({(0, 1), (2, 3)}), frozenset({(0, 2), (1, 3)})] if len(words) > 2 else []
-    for apart in (frozenset(), *orders):
-        found = jax.jit(lambda fs, apart=apart: multiply(_named(fs, words), tuple(keep), apart))
-        assert_close(found(arrays), expected)
+
+    @compiled
+    def compute(arrays):
+        factors = _named(arrays, words)
+        return [multiply(factors, tuple(keep), apart) for apart in (frozenset(), *orders)]
+
+    for found in compute(arrays):
+        assert_close(found, expected)
 
 
 def _named(arrays, words):
@@ -51,7 +56,8 @@ def test_one_hot_factors_are_compared_or_written_out(other):
     dense = jax.nn.one_hot(places, 5)
     keep = tuple(dict.fromkeys("i" + other.replace("v", "").replace("t", "")))
     expected = np.einsum(f"isv,{other}->{''.join(keep)}", dense, right.array)
-    assert_close(multiply([rows, right], keep), expected)
+    # The factors hold their arrays: they are constants of the programs.
+    assert_close(compiled(lambda: multiply([rows, right], keep))(), expected)
     both = OneHot(Factor(places[:2], ("j", "t")), "v", 5, jnp.float64)
-    equal = multiply([rows, both], ("i", "s", "j", "t"))
+    equal = compiled(lambda: multiply([rows, both], ("i", "s", "j", "t")))()
     assert_close(equal, np.einsum("isv,jtv->isjt", dense, dense[:2]))
