@@ -8,6 +8,9 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # devices and test workers share the c
 
 import jax
 import pytest
+import threadpoolctl
+
+threadpoolctl.threadpool_limits(1)  # a plugin has imported NumPy before, with threads for all cores
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
