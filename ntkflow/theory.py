@@ -61,6 +61,7 @@ class Inequality(NamedTuple):
     def holds(self) -> np.ndarray:
         """Whether the inequality holds at every record, up to rounding; NaN never holds."""
         scale = np.maximum(np.abs(self.smaller), np.abs(self.larger))
+        scale = np.where(np.isfinite(scale), scale, 0.0)  # inf is no number that was rounded
         rounding = 16 * np.finfo(self.slack.dtype).eps * scale
         return (self.slack >= -rounding).all(axis=-1)
 

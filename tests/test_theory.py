@@ -18,6 +18,12 @@ def test_equality_holds_and_nan_never_does():
     assert not inequality("", "", np.nan, 1.0).holds
 
 
+def test_infinity_is_above_every_number():
+    assert not inequality("", "", np.inf, 1.0).holds
+    assert not inequality("", "", 1.0, -np.inf).holds
+    assert inequality("", "", 1.0, np.inf).holds
+
+
 @pytest.mark.parametrize(("hypothesis", "applies"), [(0.5, True), (2.0, False)])
 def test_a_certificate_tells_hypotheses_from_claims(hypothesis, applies):
     certificate = Certificate(
