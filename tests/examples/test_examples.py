@@ -10,10 +10,68 @@ import pytest
 from ntkflow import studies
 
 FOLDER = Path(__file__).parents[2] / "examples"
-SMALL = {
-    "seed_study": "--widths 16 256 --seeds 4 --steps 40 --samples 40",
-    "du2019_two_layer": "--widths 25 200 --seeds 4",
-    "infinite_width": "--widths 4 128 --seeds 4 --samples 3",
+
+
+def widths_approach_the_limit(study):
+    """Wider networks stay closer to their start, or to their limit."""
+    if "distance" in study:
+        far = study["distance"].median(["seed", "network"])
+    else:
+        far = study["largest_weight_distance"].isel(step=-1).mean("seed")
+    assert (np.diff(far) < 0).all()
+
+
+def depth_sets_the_smallest_eigenvalue(study):
+    assert (np.diff(study["largest_movement"].mean("seed")) < 0).all()
+    scaled = study["limit_smallest_eigenvalue"] * study.depth**2
+    np.testing.assert_allclose(scaled / scaled.isel(depth=0), 1, atol=0.2)  # residual networks
+
+
+def descent_factorizes(study):
+    last = study["objective"].sel(schedule="constant").isel(step=-1)
+    assert (last < 1e-12).all()
+    assert study["imbalance_change"].sel(problem="(4.1)").max() < 0.1
+    assert study["distance"].isel(iteration=-1).max() < 1e-6
+    assert (np.diff(study["escape_time"].mean("trial")) > 0).all()
+    assert study["theorem_holds"].where(study["theorem_speaks"], True).all()
+
+
+def layers_stay_as_balanced_as_they_were(study):
+    change = study["difference"] - study["difference"].isel(step=0)
+    assert (abs(change) < 0.01 * study["squared_norms"].max()).all()
+    apart = abs(study["ratio"] - 1).sel(initial_ratio=10.0)
+    assert (apart.isel(step=-1) < 0.5 * apart.isel(step=0)).all()
+
+
+# Arguments of a small run, what the table must show, and what must hold.
+CASES = {
+    "seed_study": (
+        "--widths 16 256 --seeds 4 --steps 40 --samples 40",
+        "256",
+        widths_approach_the_limit,
+    ),
+    "du2019_two_layer": ("--widths 25 200 --seeds 4", "200", widths_approach_the_limit),
+    "infinite_width": (
+        "--widths 4 128 --seeds 4 --samples 3",
+        "128",
+        widths_approach_the_limit,
+    ),
+    "du2019_depth": (
+        "--networks residual --widths 16 128 --depths 2 3 --seeds 4 --steps 60",
+        "128",
+        depth_sets_the_smallest_eigenvalue,
+    ),
+    "du2019_balance": (
+        "--samples 30 --width 10 --steps 2000 --seeds 4",
+        "unbalanced start",
+        layers_stay_as_balanced_as_they_were,
+    ),
+    "du2019_factorization": (
+        "--shape 12 12 --rank 2 --seeds 4 --steps 200 --trials 40 --dimensions 30 300 "
+        "--iterations 300",
+        "300",
+        descent_factorizes,
+    ),
 }
 
 
@@ -28,21 +86,15 @@ def example(request):
 
 
 def test_runs_and_leaves_table_figure_and_dataset(example, tmp_path, capsys):
-    arguments = [*SMALL[example.__name__].split(), "--output", str(tmp_path)]
-    study = example.main(arguments)
-    printed = capsys.readouterr().out
-    assert str(study.width.values[-1]) in printed
+    arguments, shown, holds = CASES[example.__name__]
+    study = example.main([*arguments.split(), "--output", str(tmp_path)])
+    assert shown in capsys.readouterr().out
     (picture,) = tmp_path.glob("*.png")
     assert picture.stat().st_size > 10_000
     (stored,) = tmp_path.glob("*.nc")
     assert studies.load(stored).identical(study)
     assert not study["diverged"].any()
-    # What the examples are about: wider networks stay closer to their start, or to their limit.
-    if "distance" in study:
-        far = study["distance"].median(["seed", "network"])
-    else:
-        far = study["largest_weight_distance"].isel(step=-1).mean("seed")
-    assert (np.diff(far) < 0).all()
+    holds(study)
 
 
 def test_help_explains_the_options(example, capsys):
