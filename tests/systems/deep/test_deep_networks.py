@@ -106,7 +106,7 @@ def test_residual_scales_all_layers_but_the_first():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_layer(name):
-    """Without a second layer there is neither loop nor residual."""
+    """Without a second layer there is no residual."""
     module, variables, x = initialize(name)
     module = module.clone(depth=1)
     first = {key: variables["params"][key] for key in ("layer_1", "output")}
@@ -136,36 +136,12 @@ def test_seeds_at_once_draw_standard_normal_weights_and_are_seeds_apart():
 
 
 def test_depth_50():
-    """One loop over layers: the program of depth 50 is hardly longer than that of depth 5."""
-    x = inputs("resnet")
-    lengths = {}
-    for depth in (5, 50):
-        module, variables, _ = initialize("resnet", width=8, depth=depth)
-        program = jax.make_jaxpr(module.apply)(variables, x)
-        expanded = {"broadcast_in_dim", "reshape", "expand_dims"}  # one for each array stacked
-        lengths[depth] = sum(e.primitive.name not in expanded for e in program.eqns)
-    assert lengths[5] == lengths[50]
+    module, variables, x = initialize("resnet", width=8, depth=50)
     f, layers = both(module)(variables, x)
     assert layers.shape == (50, 3, 8)
     expected, outputs = unrolled("resnet", variables["params"], x)
     assert_close(layers, expected)
     assert_close(f, outputs)
-
-
-def test_repeated_calls_compile_nothing():
-    """Also outside of `jit`: a loop over layers is one function, however often it is built."""
-    module, variables, x = initialize("resnet", width=5)
-    calls = []
-
-    def activation(z):
-        calls.append(1)
-        return jnp.maximum(z, 0)
-
-    module = module.clone(activation=activation)
-    module.apply(variables, x)
-    before = len(calls)
-    module.apply(variables, x)
-    assert len(calls) == before + 1  # of layer 1, which is outside of the loop
 
 
 def test_residual_may_be_traced():
