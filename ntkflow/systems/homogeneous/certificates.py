@@ -1,5 +1,6 @@
 """Runs of homogeneous networks held against Theorems 4.1 to 4.3 of Du (2019), and their drift."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ntkflow.systems.homogeneous.invariants import imbalance, squared_norms
+from ntkflow.systems.homogeneous.invariants import Balance, imbalance, squared_norms
 from ntkflow.systems.homogeneous.observables import Sizes, drift, sizes
 from ntkflow.theory import Certificate, Inequality, inequality
 from ntkflow.training.observe import Trajectory
@@ -34,7 +35,7 @@ def certificate_gradient_flow(
       The certificate: with seeds, `margin` and `holds` have their axis.
 
     Raises:
-      ValueError: a record is missing.
+      ValueError: no history, a record is missing, or there is one record alone.
 
     Example:
       >>> from ntkflow.systems.homogeneous import HomogeneousNetwork, average_loss, observables
@@ -49,11 +50,20 @@ def certificate_gradient_flow(
 
     Reference: Du (2019), Theorems 4.1, 4.2 and 4.3, Corollary 4.1.
     """
+    if not isinstance(history, Mapping):
+        raise ValueError(
+            f"history is of type {type(history).__name__}; expected the records by name, "
+            "trajectory.history."
+        )
     missing = sorted({"squared_norms", "alignment_gap", "change"} - set(history))
     if missing:
         raise ValueError(f"The history lacks {missing}; record with observe=observables(loss).")
     norms, gap = (np.asarray(history[name]) for name in ("squared_norms", "alignment_gap"))
     changes = [np.asarray(size) for size in history["change"]]
+    if norms.ndim < 2:
+        raise ValueError(
+            f"squared_norms has shape {norms.shape}; expected (records, layers), the whole history."
+        )
     if tolerance is None:
         tolerance = 1e-6 if norms.dtype == np.float64 else 1e-3
     limit = tolerance * norms.max(axis=(-2, -1))[..., None]
@@ -64,7 +74,7 @@ def certificate_gradient_flow(
                 f"⟨W_{h}, ∇_{h} L⟩ = ⟨W_{h + 1}, ∇_{h + 1} L⟩, up to rounding",
                 "Du (2019), equations (4.10) and (4.11)",
                 gap[..., h - 1],
-                gap.dtype.type(_ROUNDING * np.finfo(gap.dtype).eps),
+                gap.dtype.type(_ROUNDING * float(jnp.finfo(gap.dtype).eps)),
             )
             for h in range(1, gap.shape[-1] + 1)
         ),
@@ -101,7 +111,7 @@ def certificate_gradient_descent(
       The certificate, of one record: the last. With seeds, `margin` and `holds` have their axis.
 
     Raises:
-      ValueError: the run kept no drift.
+      ValueError: no trajectory, the run kept no drift, or that of other layers.
 
     Example:
       >>> import optax
@@ -120,21 +130,20 @@ def certificate_gradient_descent(
 
     Reference: derived from Du (2019), proof of Theorem 4.1.
     """
+    if not isinstance(trajectory, Trajectory):
+        raise ValueError(
+            f"trajectory is of type {type(trajectory).__name__}; expected what a run returned."
+        )
     total = drift(trajectory.state)
-
-    def errors(initial: Any, final: Any, total: Any) -> tuple[Sizes, jax.Array]:
-        before, after = (imbalance(params, layers, linear) for params in (initial, final))
-        error = jax.tree.map(lambda a, b, c: a - b - c, after, before, total)
-        norms = [squared_norms(params, layers) for params in (initial, final)]
-        return sizes(error), jnp.max(jnp.stack(norms))
-
-    for _ in range(total.layer.ndim - 1):  # axes of seeds
-        errors = jax.vmap(errors)
-    found, scale = jax.jit(errors)(trajectory.state.initial_params, trajectory.params, total)
-    dtype = np.asarray(scale).dtype
+    names = tuple(layers) if isinstance(layers, list) else layers
+    matrices = tuple(linear) if isinstance(linear, list) else linear
+    found, scale = _errors(
+        trajectory.state.initial_params, trajectory.params, total, names, matrices
+    )
+    dtype = scale.dtype
     if tolerance is None:
-        tolerance = 4 * np.sqrt(np.asarray(trajectory.state.step)) * np.finfo(dtype).eps
-    limit = (tolerance * np.asarray(scale))[..., None]
+        tolerance = 4 * np.sqrt(np.asarray(trajectory.state.step)) * float(jnp.finfo(dtype).eps)
+    limit = (tolerance * np.asarray(scale, float))[..., None]
     error = [np.asarray(size)[..., None, :] for size in found]  # one record
     return Certificate(
         theorem="derived from Du (2019), Theorem 4.1: gradient descent of a homogeneous network",
@@ -143,6 +152,30 @@ def certificate_gradient_descent(
             error, limit.astype(dtype), "D(T) − D(0) − Σ D(η ∇L)", "rounding of max ‖W‖_F²"
         ),
     )
+
+
+@functools.partial(jax.jit, static_argnames=("layers", "linear"))
+def _errors(
+    initial: Any, final: Any, total: Balance, layers: Any, linear: Any
+) -> tuple[Sizes, jax.Array]:
+    """The sizes of D(T) − D(0) − `total` and the largest ‖W_h‖_F², of each seed."""
+
+    def errors(initial: Any, final: Any, total: Balance) -> tuple[Sizes, jax.Array]:
+        before, after = (imbalance(params, layers, linear) for params in (initial, final))
+        if jax.tree.map(jnp.shape, before) != jax.tree.map(jnp.shape, total):
+            raise ValueError(
+                f"The run kept the drift of {total.layer.size} hidden layers and "
+                f"{len(total.matrix)} linear ones, layers and linear here are of "
+                f"{before.layer.size} and {len(before.matrix)}, or of others; expected those given "
+                "to accumulate_drift."
+            )
+        error = jax.tree.map(lambda a, b, c: a - b - c, after, before, total)
+        norms = [squared_norms(params, layers) for params in (initial, final)]
+        return sizes(error), jnp.max(jnp.stack(norms))
+
+    for _ in range(total.layer.ndim - 1):  # axes of seeds
+        errors = jax.vmap(errors)
+    return errors(initial, final, total)
 
 
 def _claims(

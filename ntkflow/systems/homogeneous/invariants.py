@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ntkflow.systems.homogeneous.layers import Layer, find_layers
 
@@ -96,6 +97,9 @@ def products(
       other: a tree of the same structure.
       layers, linear: as for `imbalance`.
 
+    Raises:
+      ValueError: as `imbalance`, and where the trees differ in shape.
+
     Example:
       >>> params = {"layer_1": {"kernel": jnp.array([[1.0, 2.0]])},
       ...           "layer_2": {"kernel": jnp.array([[3.0], [1.0]])}}
@@ -109,11 +113,19 @@ def products(
     Reference: Du (2019), equations (4.10) and (4.11).
     """
     first, second = find_layers(params, layers), find_layers(other, layers)
+    shapes = [[layer.kernel.shape for layer in each] for each in (first, second)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"The layers of params have shapes {shapes[0]}, those of other {shapes[1]}; expected "
+            "the same."
+        )
+    if not isinstance(linear, Sequence):
+        raise ValueError(f"linear is {linear!r}; expected a sequence of hidden layers, e.g. [1].")
     hidden = range(1, len(first))
     sides = [_sides(first[h - 1 : h + 1], second[h - 1 : h + 1]) for h in hidden]
     asked = []
     for h in linear:
-        if h not in hidden:
+        if not isinstance(h, int | np.integer) or h not in hidden:
             raise ValueError(f"linear holds {h}; expected hidden layers, 1 to {len(first) - 1}.")
         pair = sides[h - 1]
         if pair is None:
@@ -166,6 +178,8 @@ def _check(before: Layer, after: Layer) -> int:
             f"{before.name} has shape {before.kernel.shape}; expected (inputs, outputs) of a layer "
             "that another follows."
         )
+    if not after.kernel.ndim:
+        raise ValueError(f"{after.name} is a scalar; expected (inputs, outputs), or (inputs,).")
     outputs = before.kernel.shape[-1]
     inputs = after.kernel.shape[-2] if after.kernel.ndim > 1 else after.kernel.shape[0]
     flattened = before.kernel.ndim > 2 and after.kernel.ndim <= 2 and inputs % outputs == 0

@@ -91,7 +91,8 @@ def find_layers(params: Any, layers: Sequence[str] | None = None) -> list[Layer]
     """
     leaves = {"/".join(path): leaf for path, leaf in _leaves(params).items()}
     names = layer_names(params) if layers is None else layers
-    if isinstance(names, str) or len(names) < 2 or len(set(names)) < len(names):
+    proper = isinstance(names, Sequence) and not isinstance(names, str)
+    if not proper or len(names) < 2 or len(set(names)) < len(names):
         raise ValueError(
             f"layers is {names!r}; expected two or more different layers, from the input to the "
             "output: balance is between one layer and the next."

@@ -58,6 +58,10 @@ def slopes(activation: Activation) -> Slopes | None:
     Reference: Du (2019), section 4.2.1.
     """
     name = getattr(activation, "__name__", type(activation).__name__)
+    if not callable(activation):
+        raise ValueError(
+            f"The activation is {activation!r}; expected an elementwise function, e.g. jax.nn.relu."
+        )
     shape = getattr(jax.eval_shape(activation, jax.ShapeDtypeStruct((3,), float)), "shape", None)
     if shape != (3,):
         raise ValueError(
@@ -161,6 +165,10 @@ class HomogeneousNetwork(nn.Module):
     @nn.compact
     def __call__(self, x: ArrayLike) -> jax.Array:
         values = checks.matrix("x", x)
+        if not isinstance(self.layers, Sequence):
+            raise ValueError(
+                f"layers is {self.layers!r}; expected a sequence of widths, e.g. (100, 10)."
+            )
         depth = len(self.layers)
         if not depth:
             raise ValueError("layers is empty; expected the widths n_1, …, n_H.")
@@ -188,7 +196,16 @@ class HomogeneousNetwork(nn.Module):
 
 
 def half_squared_error(f: jax.Array, y: jax.Array) -> jax.Array:
-    """ℓ(f, y) = ½ ‖f − y‖², of one sample."""
+    """ℓ(f, y) = ½ ‖f − y‖², of one sample; a single output's y may be a number.
+
+    Raises:
+      ValueError: f and y are not of the same size.
+    """
+    if jnp.size(f) != jnp.size(y):
+        raise ValueError(
+            f"Per sample, the outputs have shape {jnp.shape(f)} and y {jnp.shape(y)}; expected the "
+            "same: for labels that are class numbers give another pointwise loss."
+        )
     return jnp.sum(jnp.square(f - y)) / 2
 
 
@@ -218,14 +235,19 @@ def average_loss(
     Reference: Du (2019), equation (4.4), where m is the number of samples.
     """
     checks.network(apply)
+    if not callable(pointwise):
+        raise ValueError(f"pointwise is {pointwise!r}; expected a function pointwise(f, y).")
 
     def loss(params: Any, data: tuple[Any, Any]) -> jax.Array:
+        if not isinstance(data, tuple | list) or len(data) != 2:
+            raise ValueError(f"data is of type {type(data).__name__}; expected a pair (x, y).")
         x, y = data
-        n = checks.same_length(x=x, y=y)
+        checks.same_length(x=x, y=y)
         values = jax.vmap(pointwise)(apply(params, x), jnp.asarray(y))
-        if values.shape != (n,):
+        shapes = jax.tree.map(lambda leaf: leaf.shape[1:], values)
+        if shapes != ():
             raise ValueError(
-                f"The pointwise loss has shape {values.shape[1:]}; expected one number per sample."
+                f"The pointwise loss has shape {shapes}; expected one number per sample."
             )
         return jnp.mean(values)
 
@@ -238,7 +260,7 @@ def _normal(fan_in: int) -> Initializer:
 
 def _each(name: str, value: Any, count: int) -> Sequence[Any]:
     """One entry per layer, of one for all or of a sequence."""
-    if not isinstance(value, Sequence):
+    if not isinstance(value, Sequence) or isinstance(value, str):
         return [value] * count
     if len(value) != count:
         raise ValueError(f"{name} holds {len(value)} entries; expected {count}, or one for all.")

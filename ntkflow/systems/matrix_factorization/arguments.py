@@ -46,13 +46,38 @@ def factors(params: Any) -> tuple[jax.Array, jax.Array]:
     if not isinstance(inner, Mapping) or not {"u", "v"} <= set(inner):
         held = sorted(inner) if isinstance(inner, Mapping) else type(inner).__name__
         raise ValueError(f'params holds {held}; expected {{"u": (d_1, r), "v": (d_2, r)}}.')
-    u, v = jnp.asarray(inner["u"]), jnp.asarray(inner["v"])
+    u, v = (
+        array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
+        for array in (jnp.asarray(inner["u"]), jnp.asarray(inner["v"]))
+    )
     if u.ndim != 2 or v.ndim != 2 or u.shape[1] != v.shape[1]:
         raise ValueError(
             f"u has shape {u.shape} and v {v.shape}; expected (d_1, r) and (d_2, r), with the same "
             "r. For rank 1 write u[:, None]."
         )
     return u, v
+
+
+def alike(name: str, params: Any, other: Any) -> tuple[jax.Array, jax.Array]:
+    """U and V of `other`, a second tree of the shapes of `params`."""
+    shapes, (u, v) = [factor.shape for factor in factors(params)], factors(other)
+    if [u.shape, v.shape] != shapes:
+        raise ValueError(
+            f"{name} holds shapes {u.shape} and {v.shape}; expected those of params, {shapes[0]} "
+            f"and {shapes[1]}."
+        )
+    return u, v
+
+
+def wide(array: jax.Array) -> jax.Array:
+    """`array` in float32 at least: there are no decompositions in bfloat16 and float16."""
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+
+
+def host(value: ArrayLike) -> np.ndarray:
+    """`value` for NumPy, in float32 at least: of bfloat16 it knows no precision."""
+    array = np.asarray(value)
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
 def check_target(target: ArrayLike) -> jax.Array:
@@ -84,16 +109,19 @@ def check_epsilon(epsilon: ArrayLike, norm: ArrayLike) -> None:
     accuracy, size = np.asarray(epsilon, float), np.asarray(norm, float)
     if not np.all((accuracy > 0) & (accuracy < size)):
         raise ValueError(
-            f"epsilon is {epsilon} and ‖M*‖_F {norm}; expected 0 < ε < ‖M*‖_F: with a larger ε, "
-            "U = V = 0 is accurate enough already."
+            f"epsilon is {epsilon} and ‖M*‖_F {size.min()}; expected 0 < ε < ‖M*‖_F: with a "
+            "larger ε, U = V = 0 is accurate enough already."
         )
 
 
 def check_positive(**values: ArrayLike) -> None:
     """Refuse what is not greater than 0, where it can be read."""
     for name, value in values.items():
-        if checks.is_concrete(value) and not np.all(np.asarray(value, float) > 0):
-            raise ValueError(f"{name} is {value}; expected greater than 0.")
+        if not checks.is_concrete(value):
+            continue
+        array = np.asarray(value, float)
+        if not np.all((array > 0) & (array < np.inf)):
+            raise ValueError(f"{name} is {value}; expected greater than 0, and finite.")
 
 
 def check_excess(excess: ArrayLike) -> None:

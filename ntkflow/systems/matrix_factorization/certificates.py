@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
 from ntkflow import checks
 from ntkflow.systems.matrix_factorization import bounds
-from ntkflow.systems.matrix_factorization.arguments import check_epsilon
+from ntkflow.systems.matrix_factorization.arguments import check_epsilon, host
 from ntkflow.systems.matrix_factorization.observables import step_observables
 from ntkflow.theory import Certificate, inequality
 
@@ -53,7 +54,7 @@ def certificate_gradient_descent(
     References:
       Du (2019), sections 4.3.1 and 4.7.1 to 4.7.2.
     """
-    record, steps = _read(history, steps)
+    record, steps, eps = _read(history, steps)
     rank = checks.positive_int("rank", rank)
     norm = record["target_norm"]
     check_epsilon(epsilon, norm)
@@ -68,7 +69,7 @@ def certificate_gradient_descent(
     larger_squared, next_squared = np.maximum(u_squared, v_squared), record["next_norm"] ** 2
     slope = record["gradient_norm"] ** 2
     # Rounding of entries of UᵀU, of UVᵀ − M*, and of the squares of the latter.
-    unit = 100 * np.finfo(dtype).eps * (u_squared + v_squared + norm)
+    unit = 100 * eps * (u_squared + v_squared + norm)
     rounding = unit * np.sqrt(2 * f) + unit**2
     # Each record stands for the steps up to the next one.
     squares = eta[..., :-1] ** 2 * np.diff(steps)
@@ -168,14 +169,20 @@ def certificate_gradient_descent(
 
 def _read(
     history: Mapping[str, ArrayLike], steps: ArrayLike
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
+) -> tuple[dict[str, np.ndarray], np.ndarray, float]:
+    """The records, the steps, and the rounding of the run's dtype."""
+    if not isinstance(history, Mapping):
+        raise ValueError(
+            f"history is of type {type(history).__name__}; expected the records by name, "
+            "trajectory.history."
+        )
     needed = sorted(step_observables(lambda step: step))
     missing = [name for name in needed if name not in history]
     if missing:
         raise ValueError(
             f"The history lacks {missing}; record with observe=step_observables(schedule)."
         )
-    record = {name: np.asarray(history[name]) for name in needed}
+    record = {name: host(history[name]) for name in needed}
     steps = np.asarray(steps, float)
     records = record["objective"].shape[-1] if record["objective"].ndim else 0
     if steps.ndim == 0 or steps.shape[-1] != records or records < 2 or np.any(steps[..., 0] != 0):
@@ -183,4 +190,4 @@ def _read(
             f"steps has shape {steps.shape} and the history {records} records; expected the same "
             "number, at least two, the first at 0: the lemma is an induction from there."
         )
-    return record, steps
+    return record, steps, float(jnp.finfo(jnp.result_type(history["objective"])).eps)

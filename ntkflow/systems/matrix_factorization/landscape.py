@@ -10,11 +10,14 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from ntkflow.systems.matrix_factorization.arguments import (
+    alike,
     check_positive,
     check_rank,
     check_target,
     factors,
+    host,
     read,
+    wide,
 )
 from ntkflow.systems.matrix_factorization.bounds import saddle_curvature
 from ntkflow.systems.matrix_factorization.problem import (
@@ -67,6 +70,9 @@ def hessian_form(params: Any, direction: Any, target: ArrayLike) -> jax.Array:
       direction: Δ, of the shapes of `params`.
       target: M*.
 
+    Raises:
+      ValueError: the shapes do not fit.
+
     Example:
       >>> saddle = {"u": jnp.zeros((2, 1)), "v": jnp.zeros((2, 1))}
       >>> downhill = {"u": jnp.array([[1.0], [0.0]]), "v": jnp.array([[1.0], [0.0]])}
@@ -76,7 +82,7 @@ def hessian_form(params: Any, direction: Any, target: ArrayLike) -> jax.Array:
     Reference: Du (2019), equation (4.12).
     """
     u, v, _ = read(params, target)
-    along_u, along_v = factors(direction)
+    along_u, along_v = alike("direction", params, direction)
     r = residual(params, target)
     change = u @ along_v.T + along_u @ v.T
     return 2 * jnp.sum(r * (along_u @ along_v.T)) + jnp.sum(jnp.square(change))
@@ -96,7 +102,7 @@ def hessian_eigenvalues(params: Any, target: ArrayLike) -> jax.Array:
     u, v, target = read(params, target)
     flat, restore = jax.flatten_util.ravel_pytree({"u": u, "v": v})
     matrix = jax.hessian(lambda point: objective(restore(point), target))(flat)
-    return jnp.linalg.eigvalsh(matrix)
+    return jnp.linalg.eigvalsh(wide(matrix)).astype(matrix.dtype)
 
 
 def stationary_point(
@@ -127,15 +133,19 @@ def stationary_point(
     """
     target = check_target(target)
     rank = check_rank(rank, *target.shape)
-    numbers = list(range(rank)) if chosen is None else [int(number) for number in chosen]
-    valid = all(0 <= number < min(target.shape) for number in numbers)
+    given = np.arange(rank) if chosen is None else np.asarray(chosen)
+    whole = given.ndim == 1 and (given.size == 0 or np.issubdtype(given.dtype, np.integer))
+    numbers = given.astype(int).tolist() if whole else []
+    valid = whole and all(0 <= number < min(target.shape) for number in numbers)
     if not valid or len(set(numbers)) != len(numbers) or len(numbers) > rank:
         raise ValueError(
             f"chosen is {chosen}; expected at most {rank} distinct numbers from 0 to "
             f"{min(target.shape) - 1}, the singular vectors of M*."
         )
     check_positive(scale=scale)
-    left, values, right = jnp.linalg.svd(target, full_matrices=False)
+    left, values, right = (
+        part.astype(target.dtype) for part in jnp.linalg.svd(wide(target), full_matrices=False)
+    )
     picked = np.array([*numbers, *[0] * (rank - len(numbers))])
     used = np.arange(rank) < len(numbers)
     root = jnp.where(used, jnp.sqrt(values[picked]), 0)[None, :]
@@ -150,6 +160,9 @@ def procrustes(params: Any, reference: Any) -> jax.Array:
       params: W.
       reference: W*, of the same shapes.
 
+    Raises:
+      ValueError: the shapes differ.
+
     Example:
       >>> reference = {"u": jnp.eye(2), "v": jnp.eye(2)}
       >>> turned = {"u": jnp.eye(2)[::-1], "v": jnp.eye(2)[::-1]}
@@ -158,9 +171,10 @@ def procrustes(params: Any, reference: Any) -> jax.Array:
 
     Reference: Du (2019), section 4.7.3.
     """
-    (u, v), (u_0, v_0) = factors(params), factors(reference)
-    left, _, right = jnp.linalg.svd(u_0.T @ u + v_0.T @ v)
-    return left @ right
+    (u, v), (u_0, v_0) = factors(params), alike("reference", params, reference)
+    product = u_0.T @ u + v_0.T @ v
+    left, _, right = jnp.linalg.svd(wide(product))
+    return (left @ right).astype(product.dtype)
 
 
 def escape_direction(params: Any, target: ArrayLike) -> Params:
@@ -191,7 +205,7 @@ def landscape(params: Any, target: ArrayLike) -> Landscape:
     r, slopes = residual(params, target), gradient(params, target)
     along_product = along["u"] @ along["v"].T
     change = u @ along["v"].T + along["u"] @ v.T
-    values = jnp.linalg.svd(target, compute_uv=False)
+    values = jnp.linalg.svd(wide(target), compute_uv=False).astype(target.dtype)
     first, second = jnp.sum(r * along_product), _square(change)
 
     w, w_best, delta = (
@@ -241,6 +255,9 @@ def certificate_stationary_point(
     Returns:
       The certificate. Its last claim is the lemma's: small error, or negative curvature.
 
+    Raises:
+      ValueError: ε is not positive, the point is no `Landscape`.
+
     Example:
       >>> m = jnp.diag(jnp.array([3.0, 1.0]))
       >>> saddle = stationary_point(m, rank=2, chosen=[0])
@@ -252,9 +269,13 @@ def certificate_stationary_point(
       Du (2019), Lemma 4.2 and section 4.7.3.
     """
     check_positive(epsilon=epsilon)
-    point = jax.tree.map(np.asarray, point)
+    if not isinstance(point, Landscape):
+        raise ValueError(
+            f"point is of type {type(point).__name__}; expected landscape(params, target)."
+        )
+    rounding = 100 * float(jnp.finfo(jnp.result_type(point.error)).eps)
+    point = jax.tree.map(host, point)
     epsilon = np.asarray(epsilon, point.error.dtype)
-    rounding = 100 * np.finfo(point.error.dtype).eps
     unit = point.scale**2
     bound = np.asarray(saddle_curvature(point.error, point.imbalance).value)
 

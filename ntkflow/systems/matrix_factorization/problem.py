@@ -18,6 +18,7 @@ from ntkflow.systems.matrix_factorization.arguments import (
     check_rank,
     factors,
     read,
+    wide,
 )
 
 Params = dict[str, jax.Array]
@@ -59,6 +60,7 @@ def low_rank_target(
     """
     d_1, d_2 = checks.positive_int("d_1", d_1), checks.positive_int("d_2", d_2)
     rank = check_rank(rank, d_1, d_2)
+    checks.prng_key(key)
     left_key, right_key = jax.random.split(key)
     left = jax.random.normal(left_key, (d_1, rank), dtype)
     right = jax.random.normal(right_key, (d_2, rank), dtype)
@@ -106,6 +108,7 @@ def initialize(
     d_1, d_2 = checks.positive_int("d_1", d_1), checks.positive_int("d_2", d_2)
     rank = check_rank(rank, d_1, d_2)
     check_positive(std=std)
+    checks.prng_key(key)
     u_key, v_key = jax.random.split(key)
     std = jnp.asarray(std, dtype)
     return {
@@ -243,5 +246,5 @@ def imbalance_step(params: Any, target: ArrayLike, step_size: ArrayLike) -> jax.
 
 
 def _orthonormal(columns: jax.Array) -> jax.Array:
-    q, r = jnp.linalg.qr(columns)
-    return q * jnp.sign(jnp.diagonal(r))[None, :]
+    q, r = jnp.linalg.qr(wide(columns))
+    return (q * jnp.sign(jnp.diagonal(r))[None, :]).astype(columns.dtype)

@@ -4,6 +4,7 @@
 h = αβ − σ_1 and ξ = α_⊥² + β_⊥².
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from ntkflow.systems.matrix_factorization.arguments import (
     check,
     check_positive,
     factors,
+    host,
     library,
     real,
     source,
@@ -76,7 +78,7 @@ def reduce(params: Any, u_star: ArrayLike, v_star: ArrayLike) -> RankOne:
     u, v = factors(params)
     u_star, v_star = jnp.asarray(u_star, u.dtype), jnp.asarray(v_star, v.dtype)
     for name, factor, star in (("u", u, u_star), ("v", v, v_star)):
-        if factor.shape != (len(star), 1):
+        if star.ndim != 1 or factor.shape != (star.size, 1):
             raise ValueError(
                 f"{name} has shape {factor.shape} and {name}_star {star.shape}; expected (d, 1) "
                 "and (d,): the reduction is of rank one."
@@ -117,6 +119,9 @@ def advance(state: RankOne, step_size: ArrayLike, sigma_1: ArrayLike) -> RankOne
 def simulate(state: RankOne, step_size: ArrayLike, sigma_1: ArrayLike, steps: int) -> RankOne:
     """The states of `steps` steps from `state` on, the first included: shapes (steps + 1,).
 
+    Raises:
+      ValueError: `steps`, the step size or σ_1 is not positive; arrays: map with `jax.vmap`.
+
     Example:
       >>> path = simulate(RankOne(0.1, 0.1, 0.2, 0.2), step_size=0.1, sigma_1=1.0, steps=200)
       >>> path.alpha.shape, float((path.alpha * path.beta)[-1].round(6))
@@ -124,13 +129,15 @@ def simulate(state: RankOne, step_size: ArrayLike, sigma_1: ArrayLike, steps: in
     """
     steps = checks.positive_int("steps", steps)
     check_positive(step_size=step_size, sigma_1=sigma_1)
+    shapes = [jnp.shape(value) for value in (*state, step_size, sigma_1)]
+    if shapes != [()] * 6:
+        raise ValueError(
+            f"state, step_size and sigma_1 have shapes {shapes}; expected four numbers, one and "
+            "one. Over seeds or steps, map: jax.vmap(simulate, (0, None, None, None))."
+        )
     dtype = jnp.result_type(*state, 0.0)
     start = RankOne(*(jnp.asarray(part, dtype) for part in state))
-    eta, sigma = jnp.asarray(step_size, dtype), jnp.asarray(sigma_1, dtype)
-    last, path = jax.lax.scan(
-        lambda now, _: (advance(now, eta, sigma), now), start, None, length=steps
-    )
-    return jax.tree.map(lambda rows, row: jnp.concatenate([rows, row[None]]), path, last)
+    return _path(start, jnp.asarray(step_size, dtype), jnp.asarray(sigma_1, dtype), steps)
 
 
 def signal_error(state: RankOne, sigma_1: ArrayLike) -> Any:
@@ -201,7 +208,8 @@ def stage_times(
       StageTimes, each of shape (...).
 
     Raises:
-      ValueError: ε is not in (0, 1), or both signals start at 0: they remain there.
+      ValueError: ε is not in (0, 1), σ_1 is not positive, the path is no path, or both signals
+        start at 0: they remain there.
 
     Example:
       >>> path = simulate(RankOne(0.1, 0.1, 0.2, 0.2), step_size=0.1, sigma_1=1.0, steps=200)
@@ -211,8 +219,9 @@ def stage_times(
     Reference: Du (2019), Lemmas 4.5 and 4.6, proof of Theorem 4.5.
     """
     check_accuracy(epsilon)
+    check_positive(sigma_1=sigma_1)
+    path, sigma = read_path(path), np.asarray(sigma_1)
     check_start(path)
-    path, sigma = RankOne(*map(np.asarray, path)), np.asarray(sigma_1)
     escape = _first(path.alpha**2 + path.beta**2 >= sigma / 2)
     threshold = epsilon if printed else epsilon**2
     small = _stays(complement(path) <= threshold * sigma)
@@ -315,8 +324,24 @@ def signal_time(c_1: ArrayLike, c_step: ArrayLike, epsilon: ArrayLike) -> Bound:
 
 
 def check_accuracy(epsilon: float) -> None:
-    if not 0 < epsilon < 1:
+    if not np.all((np.asarray(epsilon, float) > 0) & (np.asarray(epsilon, float) < 1)):
         raise ValueError(f"epsilon is {epsilon}; expected ε in (0, 1), in units of σ_1.")
+
+
+def read_path(path: Any) -> RankOne:
+    """The states of a run on the host, records on the last axis."""
+    if not isinstance(path, RankOne):
+        raise ValueError(
+            f"path is of type {type(path).__name__}; expected RankOne, of simulate or of reduce "
+            "along a run."
+        )
+    shapes = [np.shape(part) for part in path]
+    if len(set(shapes)) > 1 or not shapes[0]:
+        shown = shapes if len(set(shapes)) > 1 else shapes[0]
+        raise ValueError(
+            f"path has shape {shown}; expected (..., steps + 1) of each, every step recorded."
+        )
+    return RankOne(*map(host, path))
 
 
 def check_start(path: RankOne) -> None:
@@ -327,6 +352,14 @@ def check_start(path: RankOne) -> None:
             "u_0 is orthogonal to u* and v_0 to v*: both signals are 0, and remain so. Draw them "
             "at random, as by initialize(key, d_1, d_2, 1, std)."
         )
+
+
+@functools.partial(jax.jit, static_argnames="steps")  # once for all calls of a length
+def _path(start: RankOne, step_size: jax.Array, sigma_1: jax.Array, steps: int) -> RankOne:
+    last, path = jax.lax.scan(
+        lambda now, _: (advance(now, step_size, sigma_1), now), start, None, length=steps
+    )
+    return jax.tree.map(lambda rows, row: jnp.concatenate([rows, row[None]]), path, last)
 
 
 def _split(vector: jax.Array, star: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,5 +1,6 @@
 """Runs of the rank-one factorization with a constant step, held against Theorem 4.5."""
 
+import jax.numpy as jnp
 import numpy as np
 
 from ntkflow import checks
@@ -14,6 +15,7 @@ from ntkflow.systems.matrix_factorization.rank_one import (
     next_signal_error,
     product_error,
     rank_one_std,
+    read_path,
     signal_constant,
     signal_error,
     signal_time,
@@ -64,12 +66,17 @@ def certificate_rank_one(
     References:
       Du (2019), sections 4.3.2 and 4.8.
     """
-    path = RankOne(*map(np.asarray, path))
-    if path.alpha.ndim == 0 or path.alpha.shape[-1] < 2:
+    given, path = path, read_path(path)
+    if path.alpha.shape[-1] < 2:
         raise ValueError(
             f"path has shape {path.alpha.shape}; expected (..., steps + 1), every step recorded."
         )
     check_positive(sigma_1=sigma_1, step_size=step_size, c_init=c_init)
+    if any(np.ndim(value) for value in (sigma_1, step_size, c_init)):
+        raise ValueError(
+            "sigma_1, step_size or c_init is an array; expected one number each: a certificate is "
+            "of one setting, over any number of seeds."
+        )
     checks.positive_int("d", d)
     check_start(path)
     dtype = path.alpha.dtype
@@ -84,7 +91,7 @@ def certificate_rank_one(
     h, xi = signal_error(path, sigma_1), complement(path)
     error, total, gap = product_error(path, sigma_1), alpha + beta, np.abs(alpha - beta)
     xi_0, before = xi[..., :1], slice(None, -1)
-    noise = 100 * np.finfo(dtype).eps * sigma_1
+    noise = 100 * float(jnp.finfo(jnp.result_type(*given, 0.0)).eps) * sigma_1
     scale = rank_one_std(d, sigma_1, c_init).value
 
     def claim(statement, place, smaller, larger, during=True, slack=0.0):

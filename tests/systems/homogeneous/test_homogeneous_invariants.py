@@ -201,8 +201,18 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match="expected two or more different layers"):
         imbalance({"layer_1": {"kernel": w}})
     fitting = {"layer_1": {"kernel": w}, "layer_2": {"kernel": w.T}}
-    with pytest.raises(ValueError, match="linear holds 2; expected hidden layers, 1 to 1"):
-        imbalance(fitting, linear=[2])
+    for linear in (2, 1.0):
+        with pytest.raises(ValueError, match=f"linear holds {linear}; expected .*, 1 to 1"):
+            imbalance(fitting, linear=[linear])
+    with pytest.raises(ValueError, match="linear is 1; expected a sequence of hidden layers"):
+        imbalance(fitting, linear=1)
+    with pytest.raises(ValueError, match="layers is 1; expected two or more"):
+        imbalance(fitting, 1)
+    with pytest.raises(ValueError, match="layer_2/kernel is a scalar"):
+        imbalance({"layer_1": {"kernel": w}, "layer_2": {"kernel": jnp.array(1.0)}})
+    other = {"layer_1": {"kernel": w[:, :2]}, "layer_2": {"kernel": w.T[:2]}}
+    with pytest.raises(ValueError, match=r"have shapes \[\(3, 4\), .* of other \[\(3, 2\), "):
+        products(fitting, other)
     shared = {"layer_1": {"shared": jnp.ones(5)}, "layer_2": {"kernel": w}}
     with pytest.raises(ValueError, match=r"linear holds 1; the matrix .* beside shared weights"):
         imbalance(shared, linear=[1])

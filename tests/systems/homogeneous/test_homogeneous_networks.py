@@ -153,5 +153,25 @@ def test_what_is_refused():
         average_loss(HomogeneousNetwork((4, 1)))
     with pytest.raises(ValueError, match=r"The pointwise loss has shape \(2,\)"):
         average_loss(lambda w, x: x @ w, lambda f, y: f - y)(jnp.ones((3, 2)), (x, x[:, :2]))
+    with pytest.raises(ValueError, match=r"has shape \(\(2,\), \(2,\)\); expected one number"):
+        average_loss(lambda w, x: x @ w, lambda f, y: (f, y))(jnp.ones((3, 2)), (x, x[:, :2]))
     with pytest.raises(ValueError, match="x has 2, y has 1"):
         average_loss(lambda w, x: x @ w)(jnp.ones((3, 2)), (x, x[:1, :2]))
+    with pytest.raises(ValueError, match="pointwise is None; expected a function"):
+        average_loss(lambda w, x: x @ w, None)
+    with pytest.raises(ValueError, match=r"expected a pair \(x, y\)"):
+        average_loss(lambda w, x: x @ w)(jnp.ones((3, 2)), x)
+    with pytest.raises(ValueError, match="layers is 5; expected a sequence of widths"):
+        HomogeneousNetwork(5).init(key, x)
+    for activation in (None, "relu"):
+        with pytest.raises(ValueError, match=r"The activation is .*; expected an elementwise"):
+            HomogeneousNetwork((4, 1), activation).init(key, x)
+
+
+def test_labels_are_not_broadcast_against_outputs():
+    x = jnp.ones((4, 3))
+    loss = average_loss(lambda w, x: x @ w)
+    for labels in (jnp.zeros(4), jnp.zeros((4, 1)), jnp.zeros((4, 5))):
+        with pytest.raises(ValueError, match=r"the outputs have shape \(2,\) and y .* the same"):
+            loss(jnp.ones((3, 2)), (x, labels))
+    assert float(loss(jnp.ones((3, 1)), (x, jnp.zeros(4)))) == 4.5  # one output, one number

@@ -178,3 +178,25 @@ def test_what_is_refused(flow):
         certificate_gradient_flow(partial)
     with pytest.raises(ValueError, match=r"The state holds 0 sums of drift; .*accumulate_drift"):
         certificate_gradient_descent(flow)
+    with pytest.raises(ValueError, match=r"history is of type Trajectory; .*trajectory.history"):
+        certificate_gradient_flow(flow)
+    with pytest.raises(ValueError, match="trajectory is of type dict"):
+        certificate_gradient_descent(flow.history)
+    last = jax.tree.map(lambda records: records[-1], flow.history)
+    with pytest.raises(ValueError, match=r"squared_norms has shape .*, the whole history"):
+        certificate_gradient_flow(last)
+
+
+def test_a_run_in_bfloat16_has_certificates():
+    network = HomogeneousNetwork((4, 3), param_dtype="bfloat16")
+    loss = average_loss(network.apply)
+    optimizer = optax.chain(optax.sgd(0.05), accumulate_drift())
+    data = X.astype("bfloat16"), Y.astype("bfloat16")
+    run = jax.jit(descend(loss, optimizer, 3, observe=observables(loss)))
+    trajectory = run(weights(network, data[0], 0), data)
+    assert trajectory.history["squared_norms"].dtype == "bfloat16"
+    certificate = certificate_gradient_descent(trajectory)
+    assert certificate.holds
+    assert certificate_gradient_flow(trajectory.history).applies
+    with pytest.raises(ValueError, match=r"1 hidden layers and 0 linear ones, .* of 1 and 1"):
+        certificate_gradient_descent(trajectory, linear=[1])

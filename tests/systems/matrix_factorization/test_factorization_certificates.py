@@ -181,6 +181,8 @@ def test_what_is_refused(runs):
     partial = {name: value for name, value in history.items() if name != "drift_error"}
     with pytest.raises(ValueError, match=r"lacks \['drift_error'\]; .*step_observables\("):
         system.certificate_gradient_descent(partial, steps, RANK, EPSILON)
+    with pytest.raises(ValueError, match=r"history is of type NoneType; .*trajectory.history"):
+        system.certificate_gradient_descent(None, steps, RANK, EPSILON)
     with pytest.raises(ValueError, match="the first at 0"):
         system.certificate_gradient_descent(history, steps + 1, RANK, EPSILON)
     with pytest.raises(ValueError, match=r"epsilon is 1\.5"):
@@ -189,3 +191,10 @@ def test_what_is_refused(runs):
         system.certificate_gradient_descent(history, steps, 0, EPSILON)
     with pytest.raises(ValueError, match=r"schedule is 0.1; .*constant_schedule\(0.1\)"):
         system.step_observables(0.1)
+
+
+def test_records_in_bfloat16(runs):
+    history = jax.tree.map(lambda records: records[0, :5].astype("bfloat16"), runs.history)
+    certificate = system.certificate_gradient_descent(history, runs.steps[0, :5], RANK, EPSILON)
+    assert certificate.applies
+    assert certificate.holds

@@ -174,7 +174,22 @@ def test_the_rotation_is_the_nearest_one():
         (lambda m: system.stationary_point(m, 2, [0, 1, 2]), r"chosen is \[0, 1, 2\]; .*most 2"),
         (lambda m: system.stationary_point(m, 2, [0, 0]), "distinct numbers from 0 to 4"),
         (lambda m: system.stationary_point(m, 2, [7]), "from 0 to 4"),
+        (lambda m: system.stationary_point(m, 2, 1), "chosen is 1; expected at most 2 distinct"),
+        (lambda m: system.stationary_point(m, 2, [0.5]), r"chosen is \[0.5\]"),
         (lambda m: system.stationary_point(m, 2, scale=0.0), "scale is 0.0"),
+        (
+            lambda m: system.hessian_form(
+                system.stationary_point(m, 2), system.stationary_point(m.T, 2), m
+            ),
+            r"direction holds shapes \(5, 2\) and \(6, 2\); expected those of params, \(6, 2\)",
+        ),
+        (
+            lambda m: system.procrustes(
+                system.stationary_point(m, 2), system.stationary_point(m, 1)
+            ),
+            r"reference holds shapes \(6, 1\)",
+        ),
+        (lambda m: system.certificate_stationary_point({}, 0.1), "point is of type dict"),
         (
             lambda m: system.certificate_stationary_point(Landscape(*[0.0] * 12), -0.1),
             "epsilon is -0.1",
@@ -184,3 +199,13 @@ def test_the_rotation_is_the_nearest_one():
 def test_what_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(target())
+
+
+def test_half_precision():
+    """Decompositions are made in float32, results have the dtype of the input."""
+    m = target("bfloat16")
+    saddle = system.stationary_point(m, 3, [0])
+    point = landscape(saddle, m)
+    assert {leaf.dtype for leaf in jax.tree.leaves((saddle, point))} == {m.dtype}
+    assert abs(float(point.error) - np.hypot(2.0, 0.5)) < 0.1
+    assert system.certificate_stationary_point(point, 0.5).claims[-1].holds

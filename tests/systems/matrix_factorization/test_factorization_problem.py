@@ -190,6 +190,12 @@ def test_initial_entries_have_the_standard_deviation():
         (lambda: system.initialize(jax.random.key(0), 5, 4, 6, 0.1), "rank is 6; .* at most 4"),
         (lambda: system.initialize(jax.random.key(0), 5, 4, 2, -0.1), "std is -0.1; .*than 0"),
         (lambda: system.initialize(jax.random.key(0), 0, 4, 2, 0.1), "d_1 is 0"),
+        (lambda: system.initialize(0, 5, 4, 2, 0.1), "key is of int; expected one PRNG key"),
+        (lambda: system.low_rank_target(0, 5, 4, 2), "key is of int; expected one PRNG key"),
+        (
+            lambda: system.low_rank_target(jax.random.key(0), 5, 4, 2, norm=np.inf),
+            "norm is inf; expected greater than 0, and finite",
+        ),
         (
             lambda: system.low_rank_target(jax.random.key(0), 5, 4, 2, singular_values=[1.0]),
             r"singular_values has shape \(1,\); expected \(2,\)",
@@ -225,3 +231,14 @@ def test_initial_entries_have_the_standard_deviation():
 def test_what_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_factors_of_whole_numbers_take_steps():
+    """A step size of 0.5 is not truncated to the integers of U and V."""
+    params = {"u": jnp.array([[1], [2]]), "v": jnp.array([[2]])}
+    m = jnp.array([[1], [1]])
+    after = system.gradient_step(params, m, 0.5)
+    assert after["u"].tolist() == [[0.0], [-1.0]]
+    assert after["v"].tolist() == [[-1.5]]
+    step = (system.imbalance(after) - system.imbalance(params)).item()
+    assert step == system.imbalance_step(params, m, 0.5).item()

@@ -207,6 +207,25 @@ def test_one_step_of_u_and_v_with_a_large_step():
         ),
         (lambda p: system.certificate_rank_one(p, 1.0, -0.1, 3, 0.1), "step_size is -0.1"),
         (lambda p: system.certificate_rank_one(p, 1.0, 0.1, 0, 0.1), "d is 0"),
+        (
+            lambda p: system.certificate_rank_one(p, 1.0, np.array([0.1, 0.2]), 3, 0.1),
+            "step_size or c_init is an array; expected one number each",
+        ),
+        (lambda p: system.certificate_rank_one({"u": 1}, 1.0, 0.1, 3, 0.1), "path is of type dict"),
+        (lambda p: system.stage_times(RankOne(1.0, 1.0, 0.0, 0.0), 1.0, 0.1), r"path has shape \("),
+        (
+            lambda p: system.stage_times(p._replace(beta=p.beta[:2]), 1.0, 0.1),
+            r"path has shape \[\(5,\), \(2,\)",
+        ),
+        (lambda p: system.stage_times(p, 0.0, 0.1), "sigma_1 is 0.0"),
+        (lambda p: system.stage_times(p, 1.0, None), "epsilon is None"),
+        (lambda p: system.simulate(p, 0.1, 1.0, 5), r"shapes \[\(5,\).* jax.vmap"),
+        (
+            lambda p: system.reduce(
+                {"u": jnp.ones((3, 1)), "v": jnp.ones((2, 1))}, jnp.eye(3)[:, :1], jnp.eye(2)[0]
+            ),
+            r"u_star \(3, 1\); expected \(d, 1\) and \(d,\)",
+        ),
         (lambda p: system.simulate(RankOne(1.0, 1.0, 0.0, 0.0), 0.1, 0.0, 5), "sigma_1 is 0.0"),
         (
             lambda p: system.reduce(
@@ -226,3 +245,35 @@ def test_what_is_refused(call, message):
     path = RankOne(*(np.full(5, 0.5) for _ in range(4)))
     with pytest.raises(ValueError, match=message):
         call(path)
+
+
+def test_a_simulation_is_traced_once_for_all_calls_of_a_length(monkeypatch):
+    traces = []
+
+    def advance(*arguments):
+        traces.append(arguments)
+        return system.advance(*arguments)
+
+    monkeypatch.setattr("ntkflow.systems.matrix_factorization.rank_one.advance", advance)
+    counts = []
+    for step_size in (0.1, 0.2, 0.3):
+        system.simulate(RankOne(0.1, 0.1, 0.2, 0.2), step_size, 1.0, 17)
+        counts.append(len(traces))
+    assert counts[0] == counts[-1] > 0
+
+
+def test_a_path_in_bfloat16_has_a_certificate():
+    start = RankOne(*(jnp.asarray(value, "bfloat16") for value in (0.1, 0.1, 0.2, 0.2)))
+    path = system.simulate(start, 0.1, 1.0, 9)
+    assert path.alpha.dtype == "bfloat16"
+    certificate = system.certificate_rank_one(path, 1.0, 0.1, 5, 0.1)
+    recursion = [claim for claim in certificate.claims if "(4.24)" in claim.source]
+    assert len(recursion) == 2
+    assert all(claim.holds for claim in recursion)
+
+
+def test_the_reduction_of_whole_numbers():
+    """u* is not truncated to the integers of u."""
+    params = {"u": jnp.array([[1], [2]]), "v": jnp.array([[2]])}
+    path = system.reduce(params, jnp.array([0.6, 0.8]), jnp.array([1.0]))
+    np.testing.assert_allclose(path, [2.2, 2.0, 0.4, 0.0], atol=1e-6)
