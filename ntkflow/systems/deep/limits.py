@@ -11,6 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ntkflow import checks
+from ntkflow.data import check_inputs
 from ntkflow.kernels.spectrum import smallest_eigenvalue
 from ntkflow.systems.deep.activations import check_activation, normalization
 from ntkflow.systems.deep.constants import one_residual
@@ -238,7 +239,7 @@ def limit_smallest_eigenvalue(module: Any, x: ArrayLike) -> Array:
     x = form_of(module).inputs(x)
     check_activation(module.activation)
     if checks.is_concrete(x):
-        _refuse_parallel(np.asarray(x).reshape(len(x), -1), float(jnp.finfo(x.dtype).eps))
+        check_inputs(x.reshape(len(x), -1), unit_norm=False)
     return smallest_eigenvalue(limit(module, x).last)
 
 
@@ -312,18 +313,3 @@ def _depth(depth: int, printed: bool) -> int:
     if printed and depth == 1:
         raise ValueError("depth is 1; the printed last line uses A^(H−1): expected 2 or more.")
     return depth
-
-
-def _refuse_parallel(x: np.ndarray, eps: float) -> None:
-    unit = x.astype(float)
-    norms = np.linalg.norm(unit, axis=1)
-    if not norms.all():
-        raise ValueError(f"Sample {int(norms.argmin())} of x is zero; remove it: λ_0 may be 0.")
-    unit /= norms[:, None]
-    cosine = np.abs(unit @ unit.T) - 2 * np.eye(len(x))
-    i, j = np.unravel_index(cosine.argmax(), cosine.shape)
-    if cosine[i, j] > 1 - 4 * eps:
-        raise ValueError(
-            f"Samples {i} and {j} of x are parallel, with a cosine of ±{cosine[i, j]:.9f}; remove "
-            "one of them: λ_0 may be 0."
-        )

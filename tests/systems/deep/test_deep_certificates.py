@@ -252,7 +252,7 @@ def test_what_is_refused(study):
         certify(history, steps, (x, y), NARROW, 0.1, delta=4.0)
     with pytest.raises(ValueError, match="x has 3, y has 2"):
         certify(history, steps, (x, y[:2]), NARROW, 0.1)
-    with pytest.raises(ValueError, match="Samples 0 and 2 of x are parallel"):
+    with pytest.raises(ValueError, match=r"1 pair of parallel rows: \(0, 2\)"):
         certify(history, steps, (x.at[2].set(x[0]), y), NARROW, 0.1)
     nearly = unit(x.at[2].set(x[0] + 5e-8 * x[1]))
     with pytest.raises(ValueError, match="λ_0 of 2 layers and 3 samples is 0, up to rounding"):
