@@ -68,6 +68,33 @@ def prng_key(key: Any) -> None:
         )
 
 
+def elementwise(name: str, function: Any) -> None:
+    """Refuse what is no elementwise function of floating-point arrays.
+
+    >>> elementwise("phi", jnp.sum)
+    Traceback (most recent call last):
+    ...
+    ValueError: phi turns an array of shape (3, 2) into ShapeDtypeStruct(shape=(), ...
+    """
+    if not callable(function):
+        raise ValueError(
+            f"{name} is {function!r}; expected an elementwise function, e.g. jax.nn.relu."
+        )
+    argument = jax.ShapeDtypeStruct((3, 2), jnp.result_type(float))
+    try:
+        result = jax.eval_shape(function, argument)
+    except (TypeError, jax.errors.TracerArrayConversionError) as error:
+        raise ValueError(
+            f"{name} {function!r} does not take an array of JAX alone ({error}); expected an "
+            "elementwise function, e.g. jnp.tanh for np.tanh."
+        ) from error
+    if jnp.shape(result) != argument.shape:
+        raise ValueError(
+            f"{name} turns an array of shape {argument.shape} into {result}; expected an "
+            "elementwise function, which keeps the shape."
+        )
+
+
 def finite(name: str, tree: Any) -> None:
     """Refuse NaN and inf in the floating-point leaves of `tree` whose values can be read.
 

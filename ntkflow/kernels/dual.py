@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 
-import jax
-import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from ntkflow import checks
 from ntkflow.kernels.activations import Pair, closed_forms, recognise
 from ntkflow.kernels.arccos import align
 from ntkflow.kernels.breaks import piecewise, polynomial_dual
@@ -72,6 +71,7 @@ def dual_activation(phi: Callable) -> tuple[Kernel, Kernel]:
       ValueError: `phi` is not a function that keeps the shape of its argument, or gives NaN.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> k_phi, k_phi_prime = dual_activation(lambda x: jnp.maximum(x, 0))
       >>> float(k_phi(1.0, 1.0, 1.0)), float(k_phi_prime(1.0, 0.0, 1.0))
       (0.5, 0.25)
@@ -81,7 +81,7 @@ def dual_activation(phi: Callable) -> tuple[Kernel, Kernel]:
     Reference:
       Daniely, Frostig and Singer (2016), Toward deeper understanding of neural networks, section 4.
     """
-    _check(phi)
+    checks.elementwise("phi", phi)
     family = recognise(phi)
     value: Kernels
     of_slopes: Kernels
@@ -111,7 +111,7 @@ def dual_pair(phi: Callable) -> Pair:
       A function of k₁₁, k₁₂, k₂₂, arrays of one dtype and one number of axes, to
       (E[φφ], E[φ'φ']).
     """
-    _check(phi)
+    checks.elementwise("phi", phi)
     family = recognise(phi)
     if family is not None:
         return closed_forms[family.name](*family.parameters)
@@ -136,6 +136,7 @@ def pair_expectation(f: Callable, g: Callable) -> Kernel:
       expectations too.
 
     Example:
+      >>> import jax
       >>> cross = pair_expectation(jax.nn.relu, lambda x: x)  # E[relu(u) v] = ½ k₁₂
       >>> round(float(cross(1.0, 0.5, 2.0)), 10)
       0.25
@@ -143,7 +144,7 @@ def pair_expectation(f: Callable, g: Callable) -> Kernel:
     if f is g:
         return dual_activation(f)[0]
     for phi in (f, g):
-        _check(phi)
+        checks.elementwise("phi", phi)
     (h, h_smooth), (k, k_smooth) = piecewise(f), piecewise(g)
     expectation = with_derivatives(_rule(h_smooth and k_smooth, h, k), h, k)
 
@@ -163,10 +164,11 @@ def mean(f: Callable) -> Callable[[ArrayLike], Array]:
       A function of the variance q >= 0, an array.
 
     Example:
+      >>> import jax
       >>> round(float(mean(jax.nn.relu)(2.0)), 10)  # 1/√π
       0.5641895835
     """
-    _check(f)
+    checks.elementwise("f", f)
     expectation = variance_mean(piecewise(f)[0])
     return lambda q: expectation(*align(q))
 
@@ -177,15 +179,3 @@ def _rule(is_smooth: bool, *functions: Piecewise) -> Rule:
     if is_smooth:
         return hermite_dual
     return cut_dual if any(b for f in functions for b in f.breaks) else polar_dual
-
-
-def _check(phi: Callable) -> None:
-    if not callable(phi):
-        raise ValueError(f"phi is {phi!r}; expected an elementwise function, e.g. jax.nn.relu.")
-    argument = jax.ShapeDtypeStruct((3, 2), jnp.result_type(float))
-    result = jax.eval_shape(phi, argument)
-    if jnp.shape(result) != argument.shape:
-        raise ValueError(
-            f"phi turns an array of shape {argument.shape} into {result}; expected an elementwise "
-            "function, which keeps the shape."
-        )

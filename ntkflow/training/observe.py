@@ -26,7 +26,8 @@ class Snapshot(NamedTuple):
     data: Any
 
 
-Observers = Mapping[str, Callable[[Snapshot], Any]]
+Observer = Callable[[Snapshot], Any]
+Observers = Mapping[str, Observer]
 
 
 class Trajectory(NamedTuple):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ntkflow import checks
 from ntkflow.kernels.activations import recognise, sample
 from ntkflow.kernels.breaks import piecewise
 from ntkflow.kernels.quadrature import Piecewise
@@ -25,8 +26,9 @@ def normalization(activation: Any) -> float:
 
     Panels between −13 and 13 are halved until each agrees with its halves: kinks and jumps cost no
     accuracy. It is exact to 1e-12 where float64 is enabled, to 1e-6 elsewhere, and a number of the
-    host also where a trace is under way. `activation` is compiled once; a later call takes about
-    a millisecond.
+    host also where a trace is under way. `activation` is compiled once, and a later call evaluates
+    it alone: networks ask at every call, for which `dual_activation`, which gives the same number,
+    traces too much anew.
 
     Args:
       activation: an elementwise function, of which only values on the host count.
@@ -44,7 +46,7 @@ def normalization(activation: Any) -> float:
 
     Reference: Du (2019), equation (3.2).
     """
-    check_elementwise(activation)
+    checks.elementwise("activation", activation)
     compiled = jax.jit(activation)  # one compilation for each activation, which JAX remembers
 
     def panels(low, high):
@@ -151,33 +153,13 @@ def check_activation(activation: Any) -> None:
 
     Reference: Du (2019), Condition 3.2 and Proposition 3.1.
     """
-    check_elementwise(activation)
+    checks.elementwise("activation", activation)
     family = recognise(activation)
     linear = family is not None and family.name == "rectifier" and len({*family.parameters}) == 1
     if linear or (family is not None and family.name == "polynomial"):
         raise ValueError(
             "activation is a polynomial; expected none (Condition 3.2 of Du (2019)): λ_min(K^(H)) "
             "may be 0 whatever the inputs. Take softplus, tanh or another analytic function."
-        )
-
-
-def check_elementwise(activation: Any) -> None:
-    if not callable(activation):
-        raise ValueError(
-            f"activation is {activation!r}; expected an elementwise function, e.g. jax.nn.softplus."
-        )
-    argument = jax.ShapeDtypeStruct((3, 2), jnp.result_type(float))
-    try:
-        result = jax.eval_shape(activation, argument)
-    except (TypeError, jax.errors.TracerArrayConversionError) as error:
-        raise ValueError(
-            f"activation {activation!r} does not take an array of JAX alone ({error}); expected an "
-            "elementwise function, e.g. jnp.tanh for np.tanh."
-        ) from error
-    if jnp.shape(result) != argument.shape:
-        raise ValueError(
-            f"activation turns an array of shape {argument.shape} into {result}; expected an "
-            "elementwise function, which keeps the shape."
         )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from ntkflow import checks
+from ntkflow.data import check_inputs
 from ntkflow.kernels.spectrum import extreme_eigenvalues
 from ntkflow.systems.deep import fully_connected_bounds, residual_bounds
 from ntkflow.systems.deep.activations import (
@@ -28,11 +29,12 @@ from ntkflow.systems.deep.initialization_bounds import (
     residual_norm_width,
     smallest_residual_feature,
 )
-from ntkflow.systems.deep.limits import limit, limit_smallest_eigenvalue
+from ntkflow.systems.deep.limits import limit
 from ntkflow.systems.deep.networks import ConvolutionalResNet, FullyConnected
 from ntkflow.systems.deep.observables import Step, step_observables
 from ntkflow.systems.deep.requirements import Architecture, required_step_size, required_width
 from ntkflow.systems.deep.technical_bounds import error_decay
+from ntkflow.systems.records import check_history, steps_of, tightest
 from ntkflow.theory import Bound, Certificate, Inequality, inequality
 
 _NAMES = {
@@ -97,7 +99,7 @@ def certificate_gradient_descent(
       >>> certificate = certificate_gradient_descent(
       ...     trajectory.history, trajectory.steps, (x, y), module, step_size
       ... )
-      >>> bool(certificate.holds), bool(certificate.applies)  # the theorem's m is far above 256
+      >>> bool(certificate.holds), bool(certificate.applies)  # m asked for is far above 4096
       (True, False)
 
     References:
@@ -178,25 +180,16 @@ def _read(history, steps, data, module, step_size, delta, norms) -> _Run:
     n = checks.same_length(x=x, y=y)
     check(delta=delta)
     needed = step_observables(module, np.eye(n), 0.0)
-    missing = sorted(name for name in needed if name not in history)
-    if missing:
-        raise ValueError(
-            f"The history lacks {missing}; record with observe=step_observables(module, limit, "
-            "step_size)."
-        )
+    check_history(history, needed, "step_observables(module, limit, step_size)")
     record = {name: np.asarray(history[name]) for name in needed if name != "one_step"}
     step = jax.tree.map(np.asarray, history["one_step"])
-    steps = np.asarray(steps, float)
-    records = record["squared_error"].shape[-1]
-    if steps.ndim == 0 or steps.shape[-1] != records or records < 2 or np.any(steps[..., 0] != 0):
-        raise ValueError(
-            f"steps has shape {steps.shape} and the history {records} records; expected the same "
-            "number, at least two, the first at 0: the theorems compare with initialization."
-        )
+    steps = steps_of(steps, record["squared_error"])
     check_activation(module.activation)
     constants = activation_constants(module.activation)
     check_smooth(constants)
-    lambda_0 = float(limit_smallest_eigenvalue(module, x))
+    check_inputs(jnp.reshape(x, (n, -1)), unit_norm=False)
+    extremes = extreme_eigenvalues(limit(module, x).last)
+    lambda_0 = float(extremes.smallest)
     if lambda_0 <= 0:
         raise ValueError(
             f"λ_0 of {module.depth} layers and {n} samples is 0, up to rounding: nothing can be "
@@ -227,7 +220,7 @@ def _read(history, steps, data, module, step_size, delta, norms) -> _Run:
         norms=norms,
         smallest_square=smallest_square,
         lambda_0=lambda_0,
-        resolution=float(extreme_eigenvalues(limit(module, x).last).resolution),
+        resolution=float(extremes.resolution),
         eta=np.asarray(step_size, float)[..., None],
         share=delta / 3,
     )
@@ -335,7 +328,7 @@ def _claims_along(run: _Run) -> tuple[Inequality, ...]:
             run.step.movement.max(axis=-1),
             eta * gradient,
         ),
-        run.claim("‖x^(h)(k) − x^(h)(0)‖ within c R", 2, *_tightest(features, allowed)),
+        run.claim("‖x^(h)(k) − x^(h)(0)‖ within c R", 2, *tightest(features, allowed)),
         run.claim("‖G^(H)(k) − G^(H)(0)‖ ≤ B n R", 3, record["last_gram_change"][later], drift),
         run.claim("‖G^(H)(k) − G^(H)(0)‖ ≤ λ_0/4", 3, record["last_gram_change"], lambda_0 / 4),
         *halved,
@@ -371,11 +364,3 @@ def _claims_along(run: _Run) -> tuple[Inequality, ...]:
             (decay * squared[..., :1])[later],
         ),
     )
-
-
-def _tightest(smaller: np.ndarray, larger: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both sides for the layer with the least slack, of each record."""
-    smaller, larger = np.broadcast_arrays(smaller, larger)
-    worst = np.argmin(larger - smaller, axis=-1)[..., None]
-    first, second = (np.take_along_axis(side, worst, axis=-1)[..., 0] for side in (smaller, larger))
-    return first, second

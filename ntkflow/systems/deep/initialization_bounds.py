@@ -14,7 +14,8 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from ntkflow.systems.deep.activations import ActivationConstants, check_elementwise, evaluate
+from ntkflow import checks
+from ntkflow.systems.deep.activations import ActivationConstants, evaluate
 from ntkflow.systems.deep.constants import (
     ABSOLUTE_MOMENT,
     InitialNorms,
@@ -141,7 +142,7 @@ def patch_normalization(activation: Callable, pixels: int) -> float:
       [1.085487, 1.701593]
     """
     check(pixels=pixels)
-    check_elementwise(activation)
+    checks.elementwise("activation", activation)
     half = 1 / (2 * _PANELS)
     nodes, weights = np.polynomial.legendre.leggauss(16)
     z = (np.arange(-_END, _END, 2 * half)[:, None] + half * (1 + nodes)).ravel()

@@ -3,7 +3,6 @@
 Each observer is a function of a snapshot whose data are (x, y), for `descend` and `gradient_flow`.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -17,9 +16,7 @@ from ntkflow.kernels.spectrum import smallest_eigenvalue
 from ntkflow.systems.deep.gram import last_layer_gram
 from ntkflow.systems.deep.networks import hidden
 from ntkflow.training.losses import squared_loss
-from ntkflow.training.observe import Snapshot
-
-Observer = Callable[[Snapshot], Any]
+from ntkflow.training.observe import Observer
 
 _NODES, _WEIGHTS = (half / 2 for half in np.polynomial.legendre.leggauss(8))
 _SHARES = np.append(0.0, 0.5 + _NODES)  # of a step: its start, and the nodes on [0, 1]

@@ -10,6 +10,7 @@ import numpy as np
 
 from ntkflow.systems.homogeneous.invariants import Balance, imbalance, squared_norms
 from ntkflow.systems.homogeneous.observables import Sizes, drift, sizes
+from ntkflow.systems.records import check_history
 from ntkflow.theory import Certificate, Inequality, inequality
 from ntkflow.training.observe import Trajectory
 
@@ -50,14 +51,7 @@ def certificate_gradient_flow(
 
     Reference: Du (2019), Theorems 4.1, 4.2 and 4.3, Corollary 4.1.
     """
-    if not isinstance(history, Mapping):
-        raise ValueError(
-            f"history is of type {type(history).__name__}; expected the records by name, "
-            "trajectory.history."
-        )
-    missing = sorted({"squared_norms", "alignment_gap", "change"} - set(history))
-    if missing:
-        raise ValueError(f"The history lacks {missing}; record with observe=observables(loss).")
+    check_history(history, ("squared_norms", "alignment_gap", "change"), "observables(loss)")
     norms, gap = (np.asarray(history[name]) for name in ("squared_norms", "alignment_gap"))
     changes = [np.asarray(size) for size in history["change"]]
     if norms.ndim < 2:

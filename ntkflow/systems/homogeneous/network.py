@@ -58,15 +58,7 @@ def slopes(activation: Activation) -> Slopes | None:
     Reference: Du (2019), section 4.2.1.
     """
     name = getattr(activation, "__name__", type(activation).__name__)
-    if not callable(activation):
-        raise ValueError(
-            f"The activation is {activation!r}; expected an elementwise function, e.g. jax.nn.relu."
-        )
-    shape = getattr(jax.eval_shape(activation, jax.ShapeDtypeStruct((3,), float)), "shape", None)
-    if shape != (3,):
-        raise ValueError(
-            f"The activation {name} makes shape {shape} of (3,); expected an elementwise function."
-        )
+    checks.elementwise("The activation", activation)
     x = np.append(_SCALES, -_SCALES)
     values = sample(jax.jit(activation), x)
     if values is None:

@@ -1,6 +1,6 @@
 """What to observe of the balance of layers along a run, and the drift that descent adds up."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,9 +9,7 @@ import optax
 
 from ntkflow.parameters import partition
 from ntkflow.systems.homogeneous.invariants import Balance, imbalance, products, squared_norms
-from ntkflow.training.observe import Loss, Snapshot, check_loss
-
-Observer = Callable[[Snapshot], Any]
+from ntkflow.training.observe import Loss, Observer, Snapshot, check_loss
 
 
 def observables(

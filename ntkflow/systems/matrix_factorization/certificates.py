@@ -10,6 +10,7 @@ from ntkflow import checks
 from ntkflow.systems.matrix_factorization import bounds
 from ntkflow.systems.matrix_factorization.arguments import check_epsilon, host
 from ntkflow.systems.matrix_factorization.observables import step_observables
+from ntkflow.systems.records import check_history, steps_of
 from ntkflow.theory import Certificate, inequality
 
 
@@ -171,23 +172,8 @@ def _read(
     history: Mapping[str, ArrayLike], steps: ArrayLike
 ) -> tuple[dict[str, np.ndarray], np.ndarray, float]:
     """The records, the steps, and the rounding of the run's dtype."""
-    if not isinstance(history, Mapping):
-        raise ValueError(
-            f"history is of type {type(history).__name__}; expected the records by name, "
-            "trajectory.history."
-        )
-    needed = sorted(step_observables(lambda step: step))
-    missing = [name for name in needed if name not in history]
-    if missing:
-        raise ValueError(
-            f"The history lacks {missing}; record with observe=step_observables(schedule)."
-        )
+    needed = step_observables(lambda step: step)
+    check_history(history, needed, "step_observables(schedule)")
     record = {name: host(history[name]) for name in needed}
-    steps = np.asarray(steps, float)
-    records = record["objective"].shape[-1] if record["objective"].ndim else 0
-    if steps.ndim == 0 or steps.shape[-1] != records or records < 2 or np.any(steps[..., 0] != 0):
-        raise ValueError(
-            f"steps has shape {steps.shape} and the history {records} records; expected the same "
-            "number, at least two, the first at 0: the lemma is an induction from there."
-        )
+    steps = steps_of(steps, record["objective"])
     return record, steps, float(jnp.finfo(jnp.result_type(history["objective"])).eps)

@@ -4,7 +4,6 @@ The parameters are {"u": ..., "v": ...} and the data M*, whatever the run's own 
 is that of (4.1), also in a run on (4.3).
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,9 +13,7 @@ import optax
 from ntkflow.systems.matrix_factorization import problem
 from ntkflow.systems.matrix_factorization.arguments import factors, read
 from ntkflow.systems.matrix_factorization.landscape import hessian_form
-from ntkflow.training.observe import Snapshot
-
-Observer = Callable[[Snapshot], Any]
+from ntkflow.training.observe import Observer, Snapshot
 
 
 def objective(snapshot: Snapshot) -> jax.Array:

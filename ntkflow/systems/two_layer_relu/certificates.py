@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 
 from ntkflow import checks
 from ntkflow.kernels.spectrum import extreme_eigenvalues
+from ntkflow.systems.records import check_history, steps_of, tightest
 from ntkflow.systems.two_layer_relu import bounds, requirements
 from ntkflow.systems.two_layer_relu.arguments import Dynamics
 from ntkflow.systems.two_layer_relu.network import limit_gram
@@ -126,7 +127,7 @@ def certificate_gradient_descent(
     proof_radius = requirements.stable_radius(n, lambda_0, run.share, "descent").value
     largest_step = requirements.largest_step_size(n, lambda_0, constant=0.25).value
     decay = bounds.error_decay_descent(run.steps, lambda_0, eta)
-    share = _tightest(
+    share = tightest(
         np.abs(record["unstable_change"]),
         np.asarray(bounds.unstable_change(n, m, eta[..., None], unstable, norm[..., None]).value),
     )
@@ -214,13 +215,7 @@ def _read(history, steps, data, width, delta, dynamics) -> _Run:
     n = checks.same_length(x=x, y=y)
     m = checks.positive_int("width", width)
     record = _arrays(history, dynamics)
-    steps = np.asarray(steps, float)
-    records = record["squared_error"].shape[-1]
-    if steps.ndim == 0 or steps.shape[-1] != records or records < 2 or np.any(steps[..., 0] != 0):
-        raise ValueError(
-            f"steps has shape {steps.shape} and the history {records} records; expected the same "
-            "number, at least two, the first at 0: the theorems compare with initialization."
-        )
+    steps = steps_of(steps, record["squared_error"])
     extremes = extreme_eigenvalues(limit_gram(x))
     lambda_0 = float(extremes.smallest)
     x, y = np.asarray(x), np.asarray(y, float)
@@ -234,10 +229,8 @@ def _read(history, steps, data, width, delta, dynamics) -> _Run:
 def _arrays(history: Mapping[str, ArrayLike], dynamics: Dynamics) -> dict[str, np.ndarray]:
     flow = dynamics == "flow"
     needed: Iterable[str] = observables() if flow else step_observables(0.0, 0.0)
-    missing = sorted(name for name in needed if name not in history)
-    if missing:
-        builder = "observables()" if flow else "step_observables(step_size, radius)"
-        raise ValueError(f"The history lacks {missing}; record with observe={builder}.")
+    builder = "observables()" if flow else "step_observables(step_size, radius)"
+    check_history(history, needed, builder)
     return {name: np.asarray(history[name]) for name in needed}
 
 
@@ -313,11 +306,3 @@ def _decay(run: _Run, bound: Any, name: str, source: str) -> Inequality:
         squared[..., 1:],
         (bound * squared[..., :1])[..., 1:],
     )
-
-
-def _tightest(smaller: np.ndarray, larger: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both sides for the sample with the least slack, of each record."""
-    worst = np.argmin(larger - smaller, axis=-1)[..., None]
-    sides = (np.take_along_axis(side, worst, axis=-1)[..., 0] for side in (smaller, larger))
-    first, second = sides
-    return first, second

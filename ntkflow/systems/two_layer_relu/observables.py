@@ -3,9 +3,6 @@
 Each observer is a function of a snapshot whose data are (x, y), for `descend` and `gradient_flow`.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -20,9 +17,7 @@ from ntkflow.systems.two_layer_relu.network import (
     weight_gradient,
     weights,
 )
-from ntkflow.training.observe import Snapshot
-
-Observer = Callable[[Snapshot], Any]
+from ntkflow.training.observe import Observer, Snapshot
 
 
 def residuals(snapshot: Snapshot) -> jax.Array:
