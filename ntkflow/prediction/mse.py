@@ -184,6 +184,8 @@ class _Problem(NamedTuple):
         ) -> Prediction:
             _not_negative("times", times)
             times = jnp.asarray(times)
+            if jnp.issubdtype(times.dtype, jnp.floating):  # they do not decide the precision
+                times = times.astype(self.y.dtype)
             f_train = jnp.broadcast_to(jnp.asarray(f_train, self.y.dtype), self.y.shape)
             coupled = len(self.kernel_shape) == 4
             residual = (self.y - f_train).reshape(len(self.eigenvalues), -1)
@@ -209,8 +211,11 @@ class _Problem(NamedTuple):
 
 
 def _not_negative(name: str, times: ArrayLike) -> None:
-    if checks.is_concrete(times) and np.min(times, initial=0) < 0:
-        raise ValueError(f"{name} holds {np.min(times)}; expected times from 0 on.")
+    if not checks.is_concrete(times):
+        return
+    values = np.asarray(times)  # a constant of a trace, too, is read on the host
+    if np.min(values, initial=0) < 0:
+        raise ValueError(f"{name} holds {np.min(values)}; expected times from 0 on.")
 
 
 def _power(matrix: jax.Array, exponent: jax.Array) -> jax.Array:

@@ -150,6 +150,9 @@ def test_dtype_and_shape_of_times(dtype):
     assert jax.eval_shape(descent, k, y, jnp.ones((2, 3), int)).shape == (2, 3, 6)
     train = gradient_descent_mse(k, y, learning_rate=0.01)(5).train  # without jit
     assert train.dtype == dtype
+    for build, times in ((gradient_flow_mse, jnp.linspace(0.0, 1, 3)), (gradient_descent_mse, 3)):
+        constant = lambda k: build(k, y)(jnp.asarray(times)).train  # noqa: E731
+        assert jax.eval_shape(constant, k).dtype == dtype
     full = compiled(descent)(X @ X.T, samples(4, 6), 5)
     np.testing.assert_allclose(train, full, atol=1e-5)
 
