@@ -22,6 +22,7 @@ from ntkflow.training.observe import (
     check_state,
     record,
 )
+from ntkflow.training.recording import scan_recorded
 
 Run = Callable[..., Trajectory]
 
@@ -127,7 +128,7 @@ def descend(
 
         def step(carry, k):
             selected, optimizer_state, batches = carry
-            batch, batches = next_batch(batches, start + k)
+            batch, batches = next_batch(batches, k)
             value_fn = lambda part: loss(merge(part), batch)  # noqa: E731
             value, grad = jax.value_and_grad(value_fn)(selected)
             with _words_for_optimizer():
@@ -135,53 +136,33 @@ def descend(
                     grad, optimizer_state, selected, value=value, grad=grad, value_fn=value_fn
                 )
             selected = optax.apply_updates(selected, updates)
-            return (selected, optimizer_state, batches), value
+            # The loss of a step on the full batch is that of the record: nothing to add.
+            own = {"loss": value} if batch_size is None else {}
+            return (selected, optimizer_state, batches), own
 
-        def observed(k, selected):
-            snapshot = Snapshot(start + k, merge(selected), initial_params, data)
-            return record(observe, snapshot)
+        def observed(k, carry):
+            return record(observe, Snapshot(k, merge(carry[0]), initial_params, data))
 
-        def full_loss(selected):
-            return loss(merge(selected), data)
+        def observed_with_loss(k, carry):
+            return observed(k, carry) | {"loss": loss(merge(carry[0]), data)}
 
-        def block(carry, first, length):
-            """Record, then take `length` steps."""
-            entry = observed(first, carry[0])
-            if batch_size is not None:
-                entry["loss"] = full_loss(carry[0])
-            carry, value = step(carry, first)
-            if batch_size is None:  # the step's own loss is that of the record: nothing to add
-                entry["loss"] = value
-            if length > 1:
-                carry, _ = jax.lax.scan(step, carry, first + jnp.arange(1, length, dtype=jnp.int32))
-            return carry, entry
-
-        blocks, rest = divmod(steps, every)
-        starts = every * jnp.arange(blocks, dtype=jnp.int32)
-        carry = (selected, state.optimizer, first_batch(start))
-        carry, history = jax.lax.scan(lambda c, first: block(c, first, every), carry, starts)
-        if rest:
-            carry, entry = block(carry, jnp.int32(blocks * every), rest)
-            history = _append(history, entry)
-        selected, optimizer_state, _ = carry
-        last = observed(jnp.int32(steps), selected) | {"loss": full_loss(selected)}
-        history = _append(history, last)
-
-        recorded = [*range(0, steps, every), steps]
+        (selected, optimizer_state, _), recorded, history = scan_recorded(
+            step,
+            observed if batch_size is None else observed_with_loss,
+            (selected, state.optimizer, first_batch(start)),
+            steps,
+            every,
+            start=start,
+            last=observed_with_loss,
+        )
         return Trajectory(
             params=merge(selected),
             state=DescentState(start + steps, optimizer_state, initial_params),
-            steps=start + jnp.array(recorded, jnp.int32),
+            steps=recorded,
             history=history,
         )
 
     return run
-
-
-def _append(history, entry):
-    return jax.tree.map(
-        lambda rows, row: jnp.concatenate([rows, jnp.asarray(row)[None]]), history, entry
-    )
 
 
 def _update_function(optimizer):
