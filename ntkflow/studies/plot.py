@@ -192,7 +192,7 @@ def _finish(ax, dataset, variable, along, hue, reference, drawn):
     """References, scales, names with units, and a legend if there is anything to tell."""
     for (label, values), style in zip((reference or {}).items(), _styles(), strict=False):
         x = values[along].values if hasattr(values, "dims") else dataset[along].values
-        y = np.squeeze(np.asarray(values))
+        y = np.atleast_1d(np.squeeze(np.asarray(values)))  # of an axis of one value, too
         if y.shape != x.shape:
             raise ValueError(
                 f"reference[{label!r}] has shape {y.shape}; expected {x.shape}, a value at each "
