@@ -21,6 +21,25 @@ def four_devices():
     assert len(jax.local_devices()) == 4
 
 
+_SHOWN = pytest.StashKey[bool]()  # of the test before, in this process
+
+
+@pytest.fixture(autouse=True)
+def quick_programs(request):
+    """What a reader is shown runs once, and holds of programs that XLA did not optimize too.
+
+    All but the tests: README.md, the docstrings' examples, and the scripts of `examples/`.
+    """
+    place = request.path.relative_to(request.config.rootpath).parts
+    shown = place[0] != "tests" or place[1] == "examples"
+    before = request.config.stash.get(_SHOWN, False)
+    if shown != before:
+        jax.config.update("jax_disable_most_optimizations", shown)
+        request.config.stash[_SHOWN] = shown
+    if before and not shown:
+        jax.clear_caches()  # a test gets no program from there
+
+
 @pytest.fixture(params=["float32", "float64"])
 def dtype(request):
     return request.param

@@ -2,8 +2,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import compiled, samples
 
-from ntkflow.data import check_inputs, find_violations, inputs, load, sphere
+from ntkflow import data
+from ntkflow.data import check_inputs, find_violations, inputs, load
+
+sphere = compiled(data.sphere, static_argnums=(1, 2, 3))
 
 
 def brute_force(x, tolerance):
@@ -46,7 +50,7 @@ def test_all_pairs_are_found(dtype, monkeypatch):
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_pairs_equal_brute_force_for_any_tolerance(seed, monkeypatch):
     monkeypatch.setattr(inputs, "_BLOCK", 16)
-    x = np.asarray(jax.random.normal(jax.random.key(seed), (60, 2)))
+    x = np.asarray(samples(seed, 60, 2))
     for tolerance in (1e-4, 0.01, 0.3):
         expected = brute_force(x, tolerance)
         assert find_violations(x, tolerance=tolerance).parallel.tolist() == expected
@@ -74,7 +78,7 @@ def test_an_angle_bounds_the_smallest_eigenvalue():
 
 
 def test_multiples_of_a_vector_are_parallel_after_rounding(dtype):
-    x = jax.random.normal(jax.random.key(2), (50, 64), dtype)
+    x = samples(2, 50, 64, dtype=dtype)
     scaled = x * jnp.linspace(0.1, 7, 50, dtype=dtype)[:, None]
     both = jnp.concatenate([x, scaled / jnp.linalg.norm(scaled, axis=1, keepdims=True)])
     assert find_violations(both).parallel.tolist() == [[i, 50 + i] for i in range(50)]

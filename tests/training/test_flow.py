@@ -16,6 +16,12 @@ TIMES = np.array([0.0, 0.1, 0.5, 2.0])
 loss = squared_loss(lambda w, x: x @ w)
 
 
+@pytest.fixture(scope="module")
+def first():
+    """A flow to time ½, that others go on from."""
+    return compiled(gradient_flow(loss, [0.5]))(W, (X, Y))
+
+
 @pytest.mark.quick
 def test_a_linear_model_follows_its_closed_form(dtype):
     x, y, w = (a.astype(dtype) for a in (X, Y, W))
@@ -59,9 +65,8 @@ def test_outputs_move_by_the_kernel():
     np.testing.assert_allclose((moved - before) / step, velocity, rtol=0.05)
 
 
-def test_a_continued_flow_equals_a_whole_one():
+def test_a_continued_flow_equals_a_whole_one(first):
     whole = compiled(gradient_flow(loss, [0.5, 2.0]))(W, (X, Y))
-    first = compiled(gradient_flow(loss, [0.5]))(W, (X, Y))
     second = compiled(gradient_flow(loss, [2.0]))(first.params, (X, Y), state=first.state)
     np.testing.assert_allclose(second.params, whole.params, atol=1e-6)
     assert_close(second.state.initial_params, W)
@@ -125,16 +130,14 @@ class TestBadInput:
         with pytest.raises(ValueError, match="data"):
             gradient_flow(loss, [1.0])(W, (X * np.nan, Y))
 
-    def test_times_before_the_state(self):
+    def test_times_before_the_state(self, first):
         run = gradient_flow(loss, [0.0, 1.0])
-        first = compiled(run)(W, (X, Y))
-        with pytest.raises(ValueError, match=r"has reached time 1.0 and times starts at 0"):
+        with pytest.raises(ValueError, match=r"has reached time 0.5 and times starts at 0"):
             run(first.params, (X, Y), state=first.state)
         later = lambda state: run(first.params, (X, Y), state=state).state.succeeded  # noqa: E731
         assert not compiled(later)(first.state)
 
-    def test_key_and_state(self):
-        first = compiled(gradient_flow(loss, [1.0]))(W, (X, Y))
+    def test_key_and_state(self, first):
         with pytest.raises(ValueError, match="key is of FlowState; expected one PRNG key"):
             gradient_flow(loss, [2.0])(W, (X, Y), first.state)
         with pytest.raises(ValueError, match="state is of type int; expected FlowState"):

@@ -68,9 +68,7 @@ def test_every_batch_equals_single_runs_and_traces_once(batch):
     assert_trees_close(result, seven_single_runs())
 
 
-@pytest.mark.parametrize(
-    ("seeds", "typed"), [(1, False), (4, True), (8, False), (9, True), (9, False)]
-)
+@pytest.mark.parametrize(("seeds", "typed"), [(1, False), (8, True), (9, False)])
 def test_any_number_of_seeds_and_both_kinds_of_keys(seeds, typed):
     make = jax.random.key if typed else jax.random.PRNGKey
     keys = jax.random.split(make(0), seeds)

@@ -44,7 +44,7 @@ def certificate_gradient_flow(
       >>> network, x, y = HomogeneousNetwork((5, 4, 1)), jnp.eye(3), jnp.ones((3, 1))
       >>> loss = average_loss(network.apply)
       >>> run = gradient_flow(loss, times=[0.0, 1.0, 2.0], observe=observables(loss))
-      >>> history = run(network.init(jax.random.key(0), x), (x, y)).history
+      >>> history = jax.jit(run)(network.init(jax.random.key(0), x), (x, y)).history
       >>> certificate = certificate_gradient_flow(history)
       >>> bool(certificate.applies), bool(certificate.holds), len(certificate.claims)
       (True, True, 3)
@@ -117,7 +117,7 @@ def certificate_gradient_descent(
       >>> optimizer = optax.chain(optax.sgd(0.1), accumulate_drift())
       >>> run = descend(average_loss(network.apply), optimizer, steps=20, every=20)
       >>> certificate = certificate_gradient_descent(
-      ...     run(network.init(jax.random.key(0), x), (x, y))
+      ...     jax.jit(run)(network.init(jax.random.key(0), x), (x, y))
       ... )
       >>> bool(certificate.holds)
       True

@@ -53,7 +53,7 @@ def certificate_gradient_flow(
       >>> from ntkflow.training.losses import squared_loss
       >>> module, x, y = TwoLayerReLU(256), jnp.eye(2), jnp.array([0.5, -0.5])
       >>> run = gradient_flow(squared_loss(module.apply), [0.0, 1.0, 2.0], observe=observables())
-      >>> trajectory = run(module.init(jax.random.key(0), x), (x, y))
+      >>> trajectory = jax.jit(run)(module.init(jax.random.key(0), x), (x, y))
       >>> certificate = certificate_gradient_flow(trajectory.history, trajectory.steps, (x, y), 256)
       >>> bool(certificate.holds), bool(certificate.applies)  # Ω(n⁶) is far above 256
       (True, False)
@@ -106,7 +106,7 @@ def certificate_gradient_descent(
       >>> module, x, y = TwoLayerReLU(256), jnp.eye(2), jnp.array([0.5, -0.5])
       >>> observe = step_observables(step_size=0.03, radius=1e-3)
       >>> run = descend(squared_loss(module.apply), optax.sgd(0.03), 20, observe=observe)
-      >>> trajectory = run(module.init(jax.random.key(0), x), (x, y))
+      >>> trajectory = jax.jit(run)(module.init(jax.random.key(0), x), (x, y))
       >>> certificate = certificate_gradient_descent(
       ...     trajectory.history, trajectory.steps, (x, y), 256
       ... )

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import MLP, samples
+from helpers import MLP, compiled, samples
 
 from ntkflow.fingerprint import contents
 from ntkflow.kernels.blocks import folder as folders, in_blocks, plan
@@ -29,11 +29,13 @@ INFINITE = functools.partial(fully_connected_relu, depth=1)
 X = np.random.default_rng(0).normal(size=(19, 4))
 
 
+@functools.cache
+def weights(seed):
+    return compiled(MLP(3).init)(jax.random.key(seed), samples(0, 1, 4))
+
+
 def empirical(seed=1):
-    return functools.partial(
-        empirical_ntk(MLP(3).apply, method="jacobian"),
-        MLP(3).init(jax.random.key(seed), samples(0, 1, 4)),
-    )
+    return functools.partial(empirical_ntk(MLP(3).apply, method="jacobian"), weights(seed))
 
 
 class Programs:

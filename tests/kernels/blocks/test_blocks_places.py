@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import MLP, assert_close, samples
+from helpers import MLP, assert_close, compiled, samples
 
 from ntkflow.kernels.blocks import in_blocks, places
 from ntkflow.kernels.empirical import empirical_ntk
@@ -78,9 +78,11 @@ def test_kernels_on_the_devices(name):
     x = samples(0, 6, 4)
     kernel = functools.partial(fully_connected_relu, depth=1)
     if name == "empirical":
-        kernel = functools.partial(empirical_ntk(MLP(3).apply), MLP(3).init(jax.random.key(0), x))
+        params = compiled(MLP(3).init)(jax.random.key(0), x)
+        kernel = functools.partial(empirical_ntk(MLP(3).apply), params)
     result = in_blocks(kernel, to="devices", devices=2)(x, x[:4])
-    for actual, expected in zip(*map(jax.tree.leaves, (result, kernel(x, x[:4]))), strict=True):
+    whole = compiled(kernel)(x, x[:4])
+    for actual, expected in zip(*map(jax.tree.leaves, (result, whole)), strict=True):
         assert len(actual.sharding.device_set) == 2
         assert_close(actual, expected)
 

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import compiled
 
-import ntkflow
+from ntkflow import infinite_width
 
 WIDTH, DEPTH = 8, 3
 
@@ -50,22 +51,21 @@ def x():
 
 @pytest.fixture(scope="module")
 def expected(x):
-    return ntkflow.infinite_width((init, written_out))(x)
+    return compiled(infinite_width((init, written_out)))(x)
 
 
 @pytest.mark.parametrize("apply", [scanned, taken_apart])
 def test_stacked_weights_are_those_of_the_layers(apply, x, expected):
-    kernels = ntkflow.infinite_width((init, apply))(x)
+    kernels = compiled(infinite_width((init, apply)))(x)
     for own, other in zip(kernels, expected, strict=True):
         np.testing.assert_allclose(own, other, rtol=1e-12)
 
 
 def test_a_layer_of_a_stack_is_trained_alone(x):
     applies = scanned, written_out
-    own, other = (
-        ntkflow.infinite_width((init, f), trainable=lambda p: p == ("3",)) for f in applies
-    )
-    np.testing.assert_allclose(own(x).ntk, other(x).ntk, rtol=1e-12)
+    kernels = [infinite_width((init, f), trainable=lambda p: p == ("3",)) for f in applies]
+    own, other = compiled(lambda x: [kernel(x).ntk for kernel in kernels])(x)
+    np.testing.assert_allclose(own, other, rtol=1e-12)
 
 
 def test_a_stack_that_is_used_as_one_array_stays_one(x):
@@ -86,7 +86,8 @@ def test_a_stack_that_is_used_as_one_array_stays_one(x):
         h = jnp.tanh(x[:, :, None] @ first + table[None])
         return h.mean(axis=1) @ last
 
-    rows, table = (ntkflow.infinite_width((f, apply))(x) for f in (init_rows, init_table))
+    kernels = [infinite_width((f, apply)) for f in (init_rows, init_table)]
+    rows, table = compiled(lambda x: [kernel(x) for kernel in kernels])(x)
     for own, other in zip(rows, table, strict=True):
         np.testing.assert_allclose(own, other, rtol=1e-12)
 
@@ -100,4 +101,4 @@ def test_the_same_stack_cannot_serve_two_loops(x):
         return h @ last
 
     with pytest.raises(ValueError, match="tied or recurrent weights"):
-        ntkflow.infinite_width((init, apply))(x)
+        infinite_width((init, apply))(x)

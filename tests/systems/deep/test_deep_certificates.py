@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close
+from helpers import assert_close, compiled
 
 from ntkflow.systems.deep.certificates import certificate_gradient_descent
 from ntkflow.systems.deep.constants import measured_norms
@@ -47,7 +47,7 @@ class Recorder:
 
             return jax.lax.fori_loop(0, 10, step, params)
 
-        self.observe, self.advance = jax.jit(observe), jax.jit(advance)
+        self.observe, self.advance = compiled(observe), compiled(advance)
 
     def __call__(self, initial, x, y, last, step_size, records=3):
         params, rows = initial, []
@@ -88,7 +88,7 @@ def test_theorem_3_1_applies_and_holds():
     """Two samples, one layer, δ = 0.9 and labels near the outputs: what fits into a test."""
     module, x, delta = FullyConnected(width=4096, depth=1), jnp.eye(2), 0.9
     params = drawn(module, x, seed=0)
-    y = jax.jit(module.apply)(params, x) + 1e-5 * jnp.array([1.0, -2.0])
+    y = compiled(module.apply)(params, x) + 1e-5 * jnp.array([1.0, -2.0])
     last, step_size = limit(module, x).last, 2e-8
     run = Recorder(module)(params, x, y, last, step_size)
     certificate = certificate_gradient_descent(*run, (x, y), module, step_size, delta=delta)
@@ -154,7 +154,7 @@ def test_a_practical_step_converges_faster_than_guaranteed(study):
     # The same numbers as those of images of two pixels, under another theorem, and by norms that
     # were measured.
     params, image = drawn(NARROW, x, 2), ConvolutionalResNet(width=12, depth=2)
-    norms = measured_norms(params["params"], jax.jit(lambda p: hidden(NARROW, p, x))(params))
+    norms = measured_norms(params["params"], compiled(lambda p: hidden(NARROW, p, x))(params))
     data = (x.reshape(3, 2, 3), y)
     other = certificate_gradient_descent(single, steps[2], data, image, 0.02, norms=norms)
     assert "Theorem 3.3" in other.theorem
@@ -186,7 +186,7 @@ def test_observers_are_what_their_names_say(study, dtype):
     seen = record.observe(params, initial, x, y, last, step_size)
     names = list(params["params"])
 
-    @jax.jit
+    @compiled
     def wide(tree):  # u, the Jacobian by layer (n, p), and the features
         u = module.apply(tree, x)
         jacobian = jax.jacrev(lambda tree: module.apply(tree, x))(tree)["params"]
@@ -198,7 +198,7 @@ def test_observers_are_what_their_names_say(study, dtype):
     full = sum(j @ j.T for j in jacobian.values())
     change = {k: -step_size * (u - np.asarray(y)) @ j for k, j in jacobian.items()}
     moved = {"params": {k: v + change[k].reshape(v.shape) for k, v in params["params"].items()}}
-    after = np.asarray(jax.jit(module.apply)(moved, x))
+    after = np.asarray(compiled(module.apply)(moved, x))
     linear = -step_size * full @ (u - np.asarray(y))
     norms, norms_0 = (np.linalg.norm(f.reshape(2, 3, -1), axis=2) for f in (features, features_0))
     expected = {

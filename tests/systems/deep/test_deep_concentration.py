@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close
+from helpers import assert_close, compiled
 
 from ntkflow.systems.deep.activations import activation_constants
 from ntkflow.systems.deep.concentration import (
@@ -46,7 +46,7 @@ def drawn(module, x, dtype="float64", seeds=SEEDS):
 
 def mean_errors(module, x, found):
     many = jax.vmap(lambda variables: initial_errors(module, variables, x, found))
-    return jax.tree.map(lambda errors: np.mean(errors, axis=0), jax.jit(many)(drawn(module, x)))
+    return jax.tree.map(lambda errors: np.mean(errors, axis=0), compiled(many)(drawn(module, x)))
 
 
 def nothing(module, x):
@@ -62,7 +62,7 @@ def measured():
     x, found, errors = inputs(3, 5), {}, {}
     for architecture, widths in ((FullyConnected, (256,)), (ResNet, (16, 256))):
         module = architecture(width=1, depth=6, activation=steep)
-        found[architecture] = limit(module, x)
+        found[architecture] = compiled(lambda x: limit(module, x))(x)
         for width in widths:
             wide = architecture(width=width, depth=6, activation=steep)
             errors[architecture, width] = mean_errors(wide, x, found[architecture])
@@ -95,7 +95,7 @@ def test_measured_errors_are_what_their_names_say(dtype):
     x = inputs(2, 3, 2).astype(dtype)
     module = ConvolutionalResNet(width=8, depth=3)
     variables = jax.tree.map(lambda leaf: leaf[0], drawn(module, x, dtype, seeds=1))
-    measure = jax.jit(lambda *given: initial_errors(module, *given))
+    measure = compiled(lambda *given: initial_errors(module, *given))
     found = measure(variables, x, nothing(module, x))
     assert {leaf.dtype for leaf in found} == {jnp.dtype(dtype)}
 

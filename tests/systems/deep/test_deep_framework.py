@@ -121,32 +121,34 @@ def test_relu_in_closed_form_at_parallel_and_zero_inputs_too(dtype):
             found = population(x[:, None, :], [Layer(jax.nn.relu, 2**0.5, repeats=2)])
             return found.last, found
 
-        return jax.jacrev(last, has_aux=True)(x)
+        gram = jnp.matmul(x, x.T, precision="highest")
+        norms = jnp.linalg.norm(x, axis=1)
+        first = arccos_kernel(1, norms[:, None], norms[None, :], gram)
+        slopes = arccos_kernel(0, norms[:, None], norms[None, :], first)
+        return *jax.jacrev(last, has_aux=True)(x), (gram, norms, first, slopes)
 
-    jacobian, (kernels, means, last) = with_jacobian(x)
+    found = jax.device_get(with_jacobian(x))
+    jacobian, (kernels, means, last), (gram, norms, first, slopes) = found
+    x = np.asarray(x)
     assert {a.dtype for a in jax.tree.leaves((kernels, means, last))} == {jnp.dtype(dtype)}
     for kernel in (kernels[0][0], kernels[1][0]):
         assert (kernel == kernel.transpose(1, 0, 3, 2)).all()
     assert (last == last.T).all()
 
-    gram = jnp.matmul(x, x.T, precision="highest")
-    norms = jnp.linalg.norm(x, axis=1)
-    first = arccos_kernel(1, norms[:, None], norms[None, :], gram)
-    slopes = arccos_kernel(0, norms[:, None], norms[None, :], first)
     assert_close(kernels[1][0, :, :, 0, 0], first)
-    assert_close(means[1][0, :, 0], norms / np.pi**0.5)
+    assert_close(means[1][0, :, 0], norms / np.asarray(np.pi**0.5, dtype))
     # Of parallel inputs an angle below √eps is 0.
     scale = float(last.max())
     assert_close(last, first * slopes, scale=scale * (1e4 if dtype == "float64" else 10))
     same = (0, 3), (3, 3), (4, 4), (2, 2), (0, 4)
-    expected = jnp.stack([gram[i, j] * (i != 0 or j != 4) for i, j in same])
-    assert_close(jnp.stack([last[i, j] for i, j in same]), expected)
+    expected = np.stack([gram[i, j] * (i != 0 or j != 4) for i, j in same])
+    assert_close(np.stack([last[i, j] for i, j in same]), expected)
 
     # K^(H)(tx) = t² K^(H)(x), by Euler's identity, and K^(H)_ii = ‖x_i‖².
-    assert jnp.isfinite(jacobian).all()
-    assert_close(jnp.tensordot(jacobian, x, 2), 2 * last)
-    gradients = jnp.einsum("iikd->ikd", jacobian)
-    assert_close(gradients, 2 * jnp.eye(5, dtype=dtype)[:, :, None] * x[None])
+    assert np.isfinite(jacobian).all()
+    assert_close(np.tensordot(jacobian, x, 2), 2 * last)
+    gradients = np.einsum("iikd->ikd", jacobian)
+    assert_close(gradients, 2 * np.eye(5, dtype=dtype)[:, :, None] * x[None])
 
 
 def test_neither_depth_nor_further_calls_compile_more():

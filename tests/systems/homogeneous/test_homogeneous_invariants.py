@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from helpers import assert_close, samples
+from helpers import assert_close, compiled, samples
 
 import ntkflow
 from ntkflow.systems.homogeneous import (
@@ -45,7 +45,7 @@ def weights(network, x, seed, scale=0.7):
 def sides_at(network, params, data, pointwise, linear=()):
     """Both sides; ⟨∂L/∂f, f⟩, to which all of them are equal by (4.11); and ∇L."""
 
-    @jax.jit
+    @compiled
     def compute(params):
         def loss(params, factor):
             return average_loss(lambda p, x: factor * network.apply(p, x), pointwise)(params, data)
@@ -137,7 +137,7 @@ def test_invariants_are_what_the_theorems_say(dtype):
     w1, w2, w3 = samples(10, 4, 3), samples(11, 5, 4), samples(12, 2, 5)
     w1, w2, w3 = (w.astype(dtype) for w in (w1, w2, w3))  # (outputs, inputs), as in the thesis
     params = {f"layer_{h}": {"kernel": w.T} for h, w in enumerate((w1, w2, w3), start=1)}
-    balance = jax.jit(lambda params: imbalance({"params": params}, linear=[2]))(params)
+    balance = compiled(lambda params: imbalance({"params": params}, linear=[2]))(params)
     square = lambda w: np.square(np.asarray(w))  # noqa: E731
     assert_close(squared_norms(params), np.array([square(w).sum() for w in (w1, w2, w3)]))
     assert_close(balance.layer, -np.diff(np.asarray(squared_norms(params))))

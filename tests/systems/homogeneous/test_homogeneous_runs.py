@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import samples
+from helpers import compiled, samples
 
 from ntkflow.systems.homogeneous import (
     HomogeneousNetwork,
@@ -43,7 +43,7 @@ def flow():
     loss = average_loss(network.apply, optax.softmax_cross_entropy_with_integer_labels)
     observe = observables(loss, linear=[2, 3])
     run = gradient_flow(loss, TIMES, observe=observe, rtol=1e-9, atol=1e-11)
-    return jax.jit(run)(weights(network, X, 2), (X, LABELS))
+    return compiled(run)(weights(network, X, 2), (X, LABELS))
 
 
 def test_gradient_flow_preserves_the_balance(flow):
@@ -82,7 +82,7 @@ def test_another_activation_is_found_out():
         for h, shape in enumerate([(6, 4), (4, 3)], start=1)
     }
     run = descend(loss, optax.sgd(1e-3), 1000, every=500, observe=observables(loss))
-    certificate = certificate_gradient_flow(jax.jit(run)(params, (X, Y)).history, tolerance=1e-2)
+    certificate = certificate_gradient_flow(compiled(run)(params, (X, Y)).history, tolerance=1e-2)
     assert not certificate.applies
     assert not certificate.holds
 
@@ -95,7 +95,7 @@ def test_a_flow_that_failed_holds_nothing(flow):
 def descent(network, step_size, steps, data, *, linear=(), key=None, **options):
     optimizer = optax.chain(optax.sgd(step_size), accumulate_drift(linear=linear))
     run = descend(average_loss(network.apply), optimizer, steps, every=steps, **options)
-    return jax.jit(run)(weights(network, data[0], 3), data, key)
+    return compiled(run)(weights(network, data[0], 3), data, key)
 
 
 def test_the_drift_of_descent_is_exact(dtype):
@@ -103,7 +103,7 @@ def test_the_drift_of_descent_is_exact(dtype):
     network = HomogeneousNetwork((5, 4, 3), (nn.leaky_relu, jax.nn.identity), param_dtype=dtype)
     data = X.astype(dtype), Y.astype(dtype)
     trajectory = descent(network, 0.1, 300, data, linear=[2])
-    balance = jax.jit(lambda params: imbalance(params, linear=[2]))
+    balance = compiled(lambda params: imbalance(params, linear=[2]))
     before, after = balance(trajectory.state.initial_params), balance(trajectory.params)
     total = drift(trajectory.state)
     size = float(squared_norms(trajectory.params).max())
@@ -133,7 +133,7 @@ def test_momentum_drifts_otherwise():
     network = HomogeneousNetwork((5, 3))
     optimizer = optax.chain(optax.sgd(0.05, momentum=0.5), accumulate_drift())
     run = descend(average_loss(network.apply), optimizer, 20, every=20)
-    trajectory = jax.jit(run)(weights(network, X, 5), (X, Y))
+    trajectory = compiled(run)(weights(network, X, 5), (X, Y))
     certificate = certificate_gradient_descent(trajectory)
     assert not certificate.holds
     assert certificate.claims[0].margin < -1e-3
@@ -162,7 +162,7 @@ def test_seeds_have_a_verdict_each_and_runs_go_on():
         return run(first.params, data, state=first.state)
 
     params = [weights(network, data[0], seed) for seed in range(3)]
-    batch = jax.jit(jax.vmap(twice))(jax.tree.map(lambda *leaves: jnp.stack(leaves), *params))
+    batch = compiled(jax.vmap(twice))(jax.tree.map(lambda *leaves: jnp.stack(leaves), *params))
     assert batch.state.step.tolist() == [20] * 3
     certificate = certificate_gradient_descent(batch)
     assert certificate.holds.tolist() == [True] * 3
@@ -192,7 +192,7 @@ def test_a_run_in_bfloat16_has_certificates():
     loss = average_loss(network.apply)
     optimizer = optax.chain(optax.sgd(0.05), accumulate_drift())
     data = X.astype("bfloat16"), Y.astype("bfloat16")
-    run = jax.jit(descend(loss, optimizer, 3, observe=observables(loss)))
+    run = compiled(descend(loss, optimizer, 3, observe=observables(loss)))
     trajectory = run(weights(network, data[0], 0), data)
     assert trajectory.history["squared_norms"].dtype == "bfloat16"
     certificate = certificate_gradient_descent(trajectory)

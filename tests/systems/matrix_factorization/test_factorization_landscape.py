@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close
+from helpers import assert_close, compiled
 
 from ntkflow.systems import matrix_factorization as system
 from ntkflow.systems.matrix_factorization import Landscape
@@ -24,8 +24,8 @@ def target(dtype="float64"):
     return jnp.asarray(left * np.array(VALUES) @ right.T, dtype)
 
 
-landscape = jax.jit(system.landscape)
-hessian_eigenvalues = jax.jit(system.hessian_eigenvalues)
+landscape = compiled(system.landscape)
+hessian_eigenvalues = compiled(system.hessian_eigenvalues)
 
 
 @pytest.mark.quick
@@ -37,8 +37,8 @@ def test_the_hessian_form_is_the_second_derivative(dtype):
     def line(s):
         return system.objective(jax.tree.map(lambda p, a: p + s * a, params, along), m)
 
-    expected = jax.jit(jax.grad(jax.grad(line)))(jnp.zeros((), dtype))
-    assert_close(system.hessian_form(params, along, m), expected)
+    both = compiled(lambda s: (system.hessian_form(params, along, m), jax.grad(jax.grad(line))(s)))
+    assert_close(*both(jnp.zeros((), dtype)))
 
 
 def test_eigenvalues_of_the_hessian_bound_the_form():
@@ -49,7 +49,7 @@ def test_eigenvalues_of_the_hessian_bound_the_form():
     along = {"u": normal(5, 40, 6, 3), "v": normal(6, 40, 5, 3)}
     size = sum(np.sum(np.square(part), axis=(1, 2)) for part in along.values())
     form = jax.vmap(system.hessian_form, in_axes=(None, 0, None))
-    forms = np.asarray(jax.jit(form)(params, along, m)) / size
+    forms = np.asarray(compiled(form)(params, along, m)) / size
     assert eigenvalues[0] <= min(forms) < max(forms) <= eigenvalues[-1]
     # Trace: ‖V‖² for each row of U, ‖U‖² for each row of V.
     u, v = (np.asarray(factor) for factor in params.values())
@@ -134,7 +134,7 @@ def test_the_steps_of_the_proof_hold_at_any_point(dtype):
         system.landscape(p, m),
         system.hessian_form(p, system.escape_direction(p, m), m),
     )
-    record, form = jax.jit(jax.vmap(both))(points)
+    record, form = compiled(jax.vmap(both))(points)
     certificate = system.certificate_stationary_point(record, 0.1)
     assert record.error.shape == (40,)
     assert not certificate.applies

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import assert_close
+from helpers import assert_close, compiled
 
 from ntkflow.systems import matrix_factorization as system
 from ntkflow.training.descent import descend
@@ -43,7 +43,7 @@ def rank_two(d_1, d_2):
 )
 def test_gradients_are_those_of_autodiff(loss, closed_form, dtype):
     params, target = pair(0, 5, 4, 3, dtype), normal(2, 5, 4, dtype=dtype)
-    expected, actual = jax.jit(lambda p, m: (jax.grad(loss)(p, m), closed_form(p, m)))(
+    expected, actual = compiled(lambda p, m: (jax.grad(loss)(p, m), closed_form(p, m)))(
         params, target
     )
     for name in ("u", "v"):
@@ -71,7 +71,7 @@ def test_the_network_on_the_standard_basis_is_the_factorization():
         jax.value_and_grad(loss)(v, (basis, target.T)),
         (system.objective(v, target), system.gradient(v, target)),
     )
-    (value, slope), (expected_value, expected) = jax.jit(both)(variables)
+    (value, slope), (expected_value, expected) = compiled(both)(variables)
     np.testing.assert_allclose(value, expected_value, rtol=1e-14)
     for name in ("u", "v"):
         assert_close(slope["params"][name], expected[name])
@@ -87,7 +87,7 @@ def test_the_drift_of_a_step_is_exact_and_the_printed_one_is_not(step_size):
         system.imbalance_step(p, target, step_size),
         system.residual(p, target),
     )
-    change, exact, r = (np.asarray(x) for x in jax.jit(step)(params))
+    change, exact, r = (np.asarray(x) for x in compiled(step)(params))
     u, v = (np.asarray(factor) for factor in params.values())
     scale = np.sum(u**2) + np.sum(v**2) + np.trace(np.abs(change))
     assert np.abs(change - exact).max() <= 1e-12 * scale
@@ -99,7 +99,7 @@ def test_the_drift_adds_up_over_a_run():
     params, target = pair(10, 6, 4, 2), rank_two(6, 4)
     eta, steps = 0.05, 400
     observe = {"step": lambda s: system.imbalance_step(s.params, s.data, eta)}
-    run = jax.jit(descend(system.objective, optax.sgd(eta), steps, observe=observe))
+    run = compiled(descend(system.objective, optax.sgd(eta), steps, observe=observe))
     trajectory = run(params, target)
     total = np.asarray(trajectory.history["step"][:-1]).sum(axis=0)
     change = system.imbalance(trajectory.params) - system.imbalance(params)
@@ -114,7 +114,7 @@ def test_a_flow_preserves_the_imbalance():
     observe = {"change": system.imbalance_change, "norm": system.imbalance_norm}
     times = np.linspace(0, 10, 5)
     run = gradient_flow(system.objective, times, observe=observe, rtol=1e-10, atol=1e-12)
-    trajectory = jax.jit(run)(params, target)
+    trajectory = compiled(run)(params, target)
     assert trajectory.state.succeeded
     history = {name: np.asarray(values) for name, values in trajectory.history.items()}
     assert history["loss"][-1] < 0.02 * history["loss"][0]
@@ -133,7 +133,7 @@ def test_the_regularizer_removes_the_imbalance():
 
         return descend(loss, optax.sgd(0.05), 20_000, every=20_000)(params, target).params
 
-    ends = jax.jit(jax.vmap(end))(jnp.array([0.0, 1.0]))
+    ends = compiled(jax.vmap(end))(jnp.array([0.0, 1.0]))
     for weight in (0, 1):
         u, v = (np.asarray(ends[name][weight]) for name in ("u", "v"))
         np.testing.assert_allclose(u @ v.T, target, atol=1e-6)
@@ -152,7 +152,7 @@ def test_targets_have_the_rank_the_values_and_the_norm_asked_for():
         )
 
     keys = jax.random.split(jax.random.key(3), 4000)
-    targets, scaled = (np.asarray(m) for m in jax.jit(jax.vmap(draw))(keys))
+    targets, scaled = (np.asarray(m) for m in compiled(jax.vmap(draw))(keys))
     spectra = np.linalg.svd(targets[:50], compute_uv=False)
     np.testing.assert_allclose(spectra, np.tile([2.0, 1.0, 0.0], (50, 1)), atol=1e-14)
     spectra = np.linalg.svd(scaled[:50], compute_uv=False)
