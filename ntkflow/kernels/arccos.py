@@ -125,6 +125,28 @@ def orders_01(norm1: Array, norm2: Array, inner: Array) -> tuple[Array, Array]:
     return _orders_01(norm1 * norm2, inner)
 
 
+def norms_and_products(x1: Array, x2: Array | None = None) -> tuple[Array, Array, Array]:
+    """Norms and inner products of the rows of x1 (n1, d) and x2 (n2, d), as `orders_01` takes them.
+
+    Args:
+      x1, x2: vectors of one floating-point type; x2=None means x1.
+
+    Returns:
+      Shapes (n1, 1), (1, n2) and (n1, n2). Where x2 is None, x and itself have the product ‖x‖²
+      exactly: rounded apart from it, they would be an angle of √eps apart.
+
+    Example:
+      >>> [array.tolist() for array in norms_and_products(jnp.array([[3.0, 4.0], [0.0, 1.0]]))]
+      [[[5.0], [1.0]], [[5.0, 1.0]], [[25.0, 4.0], [4.0, 1.0]]]
+    """
+    others = x1 if x2 is None else x2
+    squares1, squares2 = (jnp.sum(jnp.square(x), axis=1) for x in (x1, others))
+    inner = jnp.matmul(x1, others.T, precision=jax.lax.Precision.HIGHEST)
+    if x2 is None:
+        inner = jnp.where(jnp.eye(len(x1), dtype=bool), squares1[:, None], inner)
+    return safe_sqrt(squares1)[:, None], safe_sqrt(squares2)[None, :], inner
+
+
 def arccos_kernel(order: int, norm1: ArrayLike, norm2: ArrayLike, inner: ArrayLike) -> Array:
     """Arc-cosine kernel of order 0, 1 or 2 from norms and inner product.
 

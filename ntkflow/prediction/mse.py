@@ -218,6 +218,7 @@ def _not_negative(name: str, times: ArrayLike) -> None:
         raise ValueError(f"{name} holds {np.min(values)}; expected times from 0 on.")
 
 
+@jax.jit  # called eagerly, a loop compiles anew each time
 def _power(matrix: jax.Array, exponent: jax.Array) -> jax.Array:
     """matrix^exponent for exponents ≥ 0, elementwise over the leading axes."""
     bits = 31

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from ntkflow import checks
-from ntkflow.kernels.arccos import orders_01, safe_sqrt
+from ntkflow.kernels.arccos import norms_and_products, orders_01
 from ntkflow.kernels.spectrum import smallest_eigenvalue
 from ntkflow.layers import rademacher
 
@@ -104,9 +104,8 @@ def limit_gram(x1: ArrayLike, x2: ArrayLike | None = None, output: Output = "fix
     """
     _check_output(output)
     x1, x2, symmetric = _inputs(x1, x2)
-    norms1, norms2 = (safe_sqrt(jnp.sum(jnp.square(x), axis=1)) for x in (x1, x2))
-    inner = _product(x1, x2.T)
-    order_0, order_1 = orders_01(norms1[:, None], norms2[None, :], inner)
+    norms1, norms2, inner = norms_and_products(x1, None if symmetric else x2)
+    order_0, order_1 = orders_01(norms1, norms2, inner)
     total = inner * order_0 / 2
     if output == "trained":
         total += order_1 / 2
