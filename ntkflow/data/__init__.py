@@ -1,6 +1,18 @@
 """Inputs and labels: drawn at random, from installed sets, from files, and held against theory."""
 
 from ntkflow.data.dataset import Dataset as Dataset
+from ntkflow.data.dictionaries import (
+    incoherence as incoherence,
+    random_dictionary as random_dictionary,
+)
+from ntkflow.data.generative import (
+    BilinearModel as BilinearModel,
+    Moments as Moments,
+    Samples as Samples,
+    mixture_of_gaussians as mixture_of_gaussians,
+    nonnegative_sparse_coding as nonnegative_sparse_coding,
+    sparse_coding as sparse_coding,
+)
 from ntkflow.data.inputs import (
     Violations as Violations,
     check_inputs as check_inputs,
