@@ -43,6 +43,23 @@ def layers_stay_as_balanced_as_they_were(study):
     assert (apart.isel(step=-1) < 0.5 * apart.isel(step=0)).all()
 
 
+def joint_training_needs_less_width(study):
+    kept = study["keeps_rate"].sel(width=40)
+    assert kept.sel(trains="both").all()
+    assert not kept.sel(trains="encoder").any()
+
+
+def error_at_initialization_is_the_predicted_one(study):
+    assert abs(study["deviation"]).max() < 4
+    train, held_out = (study[name].isel(step=-1) for name in ("train_error", "held_out_error"))
+    assert (train < 0.1 * held_out).all()
+
+
+def the_start_near_the_truth_recovers_it(study):
+    error = study["recovery_error"].sel(step_size=1.0, noise=0.01).isel(step=-1)
+    assert (error.sel(start="near A") < error.drop_sel(start="near A").min()).all()
+
+
 # Arguments of a small run, what the table must show, and what must hold.
 CASES = {
     "seed_study": (
@@ -71,6 +88,22 @@ CASES = {
         "--iterations 300",
         "300",
         descent_factorizes,
+    ),
+    "nguyen2019_joint_training": (
+        "--widths 40 --regimes encoder both --seeds 4 --steps 2000",
+        "encoder (weak)",
+        joint_training_needs_less_width,
+    ),
+    "nguyen2019_tied_degeneracy": (
+        "--dimensions 10 --widths 50 800 --variances 1 2 --seeds 100 --train-dimensions 10 "
+        "--train-widths 400 --train-seeds 2 --samples 8 --steps 100",
+        "holds: (6.4)",
+        error_at_initialization_is_the_predicted_one,
+    ),
+    "nguyen2019_recovery": (
+        "--features 100 --samples 200 --seeds 2",
+        "(i) A + δE",
+        the_start_near_the_truth_recovers_it,
     ),
 }
 
