@@ -108,15 +108,26 @@ def finite(name: str, tree: Any) -> None:
         dtype = getattr(leaf, "dtype", None)
         if dtype is None or not jnp.issubdtype(dtype, jnp.inexact) or not is_concrete(leaf):
             continue
-        with jax.ensure_compile_time_eval():  # concrete, though a trace may be under way
-            if bool(jnp.isfinite(leaf).all()):
+        if _on_host(leaf):  # nothing to compile, one program for each shape
+            bad = ~np.isfinite(np.asarray(leaf))
+            if not bad.any():
                 continue
-            bad = ~np.asarray(jnp.isfinite(leaf))
+        else:
+            with jax.ensure_compile_time_eval():  # concrete, though a trace may be under way
+                if bool(jnp.isfinite(leaf).all()):
+                    continue
+                bad = ~np.asarray(jnp.isfinite(leaf))
         where = tuple(int(i) for i in np.argwhere(bad)[0])
         raise ValueError(
             f"{name}{jax.tree_util.keystr(path)} holds NaN or infinite values: {bad.sum()} of "
             f"{bad.size}, the first at index {where}; remove or replace them before they spread."
         )
+
+
+def _on_host(leaf: Any) -> bool:
+    if not isinstance(leaf, jax.Array):
+        return True
+    return all(device.platform == "cpu" for device in leaf.devices())
 
 
 def same_length(**arrays: Any) -> int:

@@ -46,16 +46,18 @@ class Trajectory(NamedTuple):
     history: dict[str, Any]
 
 
-def check_observers(observe: Observers | None) -> Observers:
-    """The observers, {} for None; refuses what is no mapping of functions, and "loss"."""
+def check_observers(observe: Observers | None, recorded: tuple[str, ...] = ("loss",)) -> Observers:
+    """The observers, {} for None; refuses what is no mapping of functions, and what a run
+    records by itself."""
     observe = {} if observe is None else observe
     if not isinstance(observe, Mapping) or not all(callable(f) for f in observe.values()):
         raise ValueError(
             f"observe is {observe!r}; expected a mapping from names to functions of a snapshot, "
             'e.g. {"norm": lambda snapshot: optax.tree.norm(snapshot.params)}.'
         )
-    if "loss" in observe:
-        raise ValueError('"loss" is recorded always; give the observer another name.')
+    for name in recorded:
+        if name in observe:
+            raise ValueError(f'"{name}" is recorded always; give the observer another name.')
     return observe
 
 

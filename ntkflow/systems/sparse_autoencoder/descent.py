@@ -248,7 +248,7 @@ def learn(
         )
     steps = checks.positive_int("steps", steps)
     every = checks.positive_int("every", every)
-    observe = check_observers(observe)
+    observe = check_observers(observe, recorded=())
 
     @jax.jit  # once for all calls of the run; arrays that sources hold enter as arguments
     def compiled(source, observe, params, key, state):
