@@ -106,8 +106,8 @@ def certificate_code_consistency(
         if kind == "sparse_coding":
             half = codes.threshold_level(smallest).value
             hypotheses += [
-                run.claim("level ≤ a_1/2", "Theorem 3 (i)", level, half),
-                run.claim("a_1/2 ≤ level", "Theorem 3 (i)", half, level),
+                run.claim("level ≤ a_1/2", source("Theorem 3 (i)"), level, half),
+                run.claim("a_1/2 ≤ level", source("Theorem 3 (i)"), half, level),
             ]
         else:
             on = codes.smallest_on_support(*setting, smallest, largest, noise=noise)
@@ -124,13 +124,13 @@ def certificate_code_consistency(
         claims=(
             run.claim(
                 f"{least.formula} ≤ ⟨W_i, A_i⟩, to rounding",
-                "Claim 1 (i)",
+                source("Claim 1 (i)"),
                 np.asarray(least.value) - run.n * run.eps,
                 run.record["inner_products"].min(axis=-1),
             ),
             run.claim(
                 f"1 ≤ share of codes with the true {what}",
-                "Theorem 3",
+                source("Theorem 3"),
                 1.0,
                 run.record["code_consistency"],
             ),
@@ -230,14 +230,14 @@ def certificate_descent(
         ),
         run.claim(
             f"ζ ≤ {largest_zeta.formula}",
-            "proof of Theorem 4, min for max",
+            source("proof of Theorem 4, min for max"),
             zeta,
             largest_zeta.value,
         ),
-        run.claim("½ ≤ τ", "Theorem 4", 0.5, tau),
+        run.claim("½ ≤ τ", source("Theorem 4"), 0.5, tau),
         run.claim(
             "|κ_2 λ_i² + 2κ_1 b_i λ_i + b_i² − κ_2 λ_i| ≤ 2κ_2 (1 − λ_i), to rounding",
-            "Lemmas 1 and 4",
+            source("Lemmas 1 and 4"),
             *tightest(
                 np.asarray(condition.smaller),
                 np.asarray(condition.larger) + moments.kappa_2 * rounding,
@@ -246,9 +246,11 @@ def certificate_descent(
     ]
     if relu:
         sides = tightest(bias, -distance)
-        hypotheses.append(run.claim("b_i ≤ −‖W_i − A_i‖", "proof of Theorem 4 (i)", *sides))
+        hypotheses.append(run.claim("b_i ≤ −‖W_i − A_i‖", source("proof of Theorem 4 (i)"), *sides))
     else:
-        hypotheses.append(run.claim("|b_i| ≤ 0", "Theorem 4", np.abs(bias).max(axis=-1), 0.0))
+        hypotheses.append(
+            run.claim("|b_i| ≤ 0", source("Theorem 4"), np.abs(bias).max(axis=-1), 0.0)
+        )
     return Certificate(
         theorem=source("Theorem 4: normalized gradient descent"),
         hypotheses=tuple(hypotheses),
@@ -263,18 +265,18 @@ def certificate_descent(
             ),
             run.claim(
                 "‖W_i − ζg_i − A_i‖² ≤ (1 − τ_i) ‖W_i − A_i‖² + 2ζ R²/(κ_2 p_i λ_i)",
-                "proof of Theorem 4",
+                source("proof of Theorem 4"),
                 *tightest(after, allowed + slack),
             ),
             run.claim(
                 f"‖W' − A‖_F² ≤ (1 − τ)ˢ ‖W − A‖_F² + F (1 − (1 − τ)ˢ)/τ, F = {floor.formula}",
-                floor.source.removeprefix(source("")),
+                floor.source,
                 squared[..., 1:],
                 np.asarray(decay.value) + run.m * rounding**2,
             ),
             run.claim(
                 f"‖W − A‖ ≤ {nearness.formula}",
-                "Lemma 3",
+                source("Lemma 3"),
                 run.record["spectral_distance"],
                 nearness.value,
             ),
@@ -303,12 +305,12 @@ class _Run(NamedTuple):
         return float(np.finfo(self.record["distances"].dtype).eps)
 
     def claim(
-        self, statement: str, place: str, smaller: ArrayLike, larger: ArrayLike
+        self, statement: str, origin: str, smaller: ArrayLike, larger: ArrayLike
     ) -> Inequality:
         """An inequality in the precision of the record, which decides what rounding is."""
         dtype = self.record["distances"].dtype
         sides = (np.asarray(side, dtype) for side in (smaller, larger))
-        return inequality(statement, source(place), *sides)
+        return inequality(statement, origin, *sides)
 
 
 def _read(
@@ -333,7 +335,7 @@ def _read(
 
 def _unit_columns(run: _Run) -> tuple[Inequality, ...]:
     deviation = np.abs(run.record["column_norms"] - 1).max(axis=-1)
-    return (run.claim("‖W_i‖ = 1, to 10⁻⁵", "Theorems 3 and 4", deviation, 1e-5),)
+    return (run.claim("‖W_i‖ = 1, to 10⁻⁵", source("Theorems 3 and 4"), deviation, 1e-5),)
 
 
 def _lemma(run: _Run, constant: float):

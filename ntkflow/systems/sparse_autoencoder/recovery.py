@@ -194,6 +194,11 @@ def _aligned(
     ones = jnp.ones(weights.shape[1], taken.dtype)
     flips = jnp.where(jnp.sum(taken * dictionary, axis=0) < 0, -ones, ones) if signs else ones
     taken = flips[None, :] * taken
-    difference = taken - dictionary
-    distances = jnp.linalg.norm(difference, axis=0)
-    return Alignment(taken, permutation, flips, jnp.linalg.norm(difference), distances)
+    squares = jnp.sum(jnp.square(taken - dictionary), axis=0)
+    return Alignment(taken, permutation, flips, _root(jnp.sum(squares)), _root(squares))
+
+
+def _root(squares: jax.Array) -> jax.Array:
+    """√q with derivative 0 at 0, where W = A; NaN stays NaN."""
+    zero = squares == 0
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, squares)))
