@@ -66,8 +66,16 @@ class Inequality(NamedTuple):
         return (self.slack >= -rounding).all(axis=-1)
 
 
-def inequality(statement: str, source: str, smaller: ArrayLike, larger: ArrayLike) -> Inequality:
-    """`smaller <= larger` at each record; the sides are broadcast against each other."""
+def inequality(
+    statement: str, source: str, smaller: ArrayLike, larger: ArrayLike, dtype: Any = None
+) -> Inequality:
+    """`smaller <= larger` at each record; the sides are broadcast against each other.
+
+    `dtype` is the precision of the record, which decides what rounding is; None is that of the
+    sides.
+    """
+    if dtype is not None:
+        smaller, larger = np.asarray(smaller, dtype), np.asarray(larger, dtype)
     sides = np.broadcast_arrays(np.atleast_1d(smaller), np.atleast_1d(larger))
     dtype = np.result_type(np.float32, *sides)
     return Inequality(statement, source, sides[0].astype(dtype), sides[1].astype(dtype))

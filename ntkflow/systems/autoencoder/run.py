@@ -49,9 +49,7 @@ class Run(NamedTuple):
 
     def claim(self, statement: str, origin: str, smaller: Any, larger: Any) -> Inequality:
         """An inequality in the precision of the record, which decides what rounding is."""
-        dtype = self.record["squared_error"].dtype
-        sides = (np.asarray(side, dtype) for side in (smaller, larger))
-        return inequality(statement, origin, *sides)
+        return inequality(statement, origin, smaller, larger, self.record["squared_error"].dtype)
 
     @property
     def n(self) -> int:

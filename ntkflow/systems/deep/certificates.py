@@ -138,8 +138,7 @@ class _Run(NamedTuple):
         if isinstance(place, int):
             place = f"Lemma 3.{_NUMBERS[self.architecture][place]}"
         dtype = self.record["squared_error"].dtype
-        sides = (np.asarray(side, dtype) for side in (smaller, larger))
-        return inequality(statement, f"Du (2019), {place}", *sides)
+        return inequality(statement, f"Du (2019), {place}", smaller, larger, dtype)
 
     def lemma(self, name: str, **arguments: Any) -> Any:
         """The value of a bound of the architecture's lemmas."""

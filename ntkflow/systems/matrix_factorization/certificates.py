@@ -62,8 +62,7 @@ def certificate_gradient_descent(
     dtype = record["objective"].dtype
 
     def claim(statement, place, smaller, larger, slack=0.0):
-        sides = (np.asarray(side, dtype) for side in (smaller, larger + slack))
-        return inequality(statement, f"Du (2019), {place}", *sides)
+        return inequality(statement, f"Du (2019), {place}", smaller, larger + slack, dtype)
 
     f, d, eta = record["objective"], record["imbalance_norm"], record["step_size"]
     u_squared, v_squared = record["u_norm"] ** 2, record["v_norm"] ** 2

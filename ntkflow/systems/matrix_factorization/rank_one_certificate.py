@@ -97,8 +97,7 @@ def certificate_rank_one(
     def claim(statement, place, smaller, larger, during=True, slack=0.0):
         larger = np.where(during, larger + slack, np.inf)  # elsewhere, nothing is claimed
         smaller = np.where(during, smaller, 0.0)
-        sides = (np.asarray(side, dtype) for side in (smaller, larger))
-        return inequality(statement, f"Du (2019), {place}", *sides)
+        return inequality(statement, f"Du (2019), {place}", smaller, larger, dtype)
 
     stage_1, stage_2 = t < escape, t >= escape
     elapsed = np.where(stage_2, t - np.where(np.isfinite(escape), escape, 0), 0)

@@ -308,9 +308,7 @@ class _Run(NamedTuple):
         self, statement: str, origin: str, smaller: ArrayLike, larger: ArrayLike
     ) -> Inequality:
         """An inequality in the precision of the record, which decides what rounding is."""
-        dtype = self.record["distances"].dtype
-        sides = (np.asarray(side, dtype) for side in (smaller, larger))
-        return inequality(statement, origin, *sides)
+        return inequality(statement, origin, smaller, larger, self.record["distances"].dtype)
 
 
 def _read(

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from ntkflow import checks
-from ntkflow.kernels.arccos import orders_01, ratio, safe_sqrt
+from ntkflow.kernels.arccos import norms_and_products, orders_01, ratio, safe_sqrt
 from ntkflow.systems.arguments import check
 
 Variables = Mapping[str, Any]
@@ -131,10 +131,10 @@ def limit_kernel(
       [[4.0, 0.0], [0.0, 2.0]]
     """
     check(variance=variance)
-    symmetric = x2 is None
     x1 = checks.matrix("x1", x1)
-    x2 = x1 if x2 is None else checks.matrix("x2", x2)
-    if x1.shape[1] != x2.shape[1]:
+    symmetric = x2 is None
+    x2 = None if x2 is None else checks.matrix("x2", x2)
+    if x2 is not None and x1.shape[1] != x2.shape[1]:
         raise ValueError(f"x1 has {x1.shape[1]} features and x2 {x2.shape[1]}; expected the same.")
     total = _limit_kernel(x1, x2)
     total = total * jnp.asarray(variance, total.dtype)
@@ -151,12 +151,12 @@ def _forward(w: jax.Array, x: jax.Array) -> jax.Array:
 
 
 @jax.jit  # some forty operations, each of which would compile by itself
-def _limit_kernel(x1: jax.Array, x2: jax.Array) -> jax.Array:
+def _limit_kernel(x1: jax.Array, x2: jax.Array | None) -> jax.Array:
     """`limit_kernel` for σ² = 1."""
-    norm1, norm2 = (_norm(x) for x in (x1, x2))
-    unit1, unit2 = (ratio(x, norm[:, None]) for x, norm in ((x1, norm1), (x2, norm2)))
-    inner = jnp.matmul(x1, x2.T, precision=jax.lax.Precision.HIGHEST)
-    order_0, order_1 = orders_01(norm1[:, None], norm2[None, :], inner)
+    norms1, norms2, inner = norms_and_products(x1, x2)
+    order_0, order_1 = orders_01(norms1, norms2, inner)
+    x2 = x1 if x2 is None else x2
+    unit1, unit2 = ratio(x1, norms1), ratio(x2, norms2.T)
 
     # 2 cos(θ/2) p and 2 sin(θ/2) q: their lengths give sin θ without cancellation.
     plus, minus = (unit1[:, None] + sign * unit2[None] for sign in (1, -1))

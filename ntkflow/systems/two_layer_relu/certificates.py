@@ -198,8 +198,7 @@ class _Run(NamedTuple):
     def claim(self, statement: str, source: str, smaller: Any, larger: Any) -> Inequality:
         """An inequality in the precision of the record, which decides what rounding is."""
         dtype = self.record["squared_error"].dtype
-        sides = (np.asarray(side, dtype) for side in (smaller, larger))
-        return inequality(statement, f"Du (2019), {source}", *sides)
+        return inequality(statement, f"Du (2019), {source}", smaller, larger, dtype)
 
     @property
     def distance(self) -> np.ndarray:
