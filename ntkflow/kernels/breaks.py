@@ -40,7 +40,7 @@ def piecewise(phi: Callable) -> tuple[Piecewise, bool]:
     cell, of width 0.006 (beyond ±40 half a percent), may count as one or none.
 
     Args:
-      phi: an elementwise function.
+      phi: an elementwise function. What is found is remembered, as programs are by `jax.jit`.
 
     Returns:
       The function with its breaks, and whether the Hermite series at variance 1 holds all the
@@ -54,6 +54,25 @@ def piecewise(phi: Callable) -> tuple[Piecewise, bool]:
       >>> piecewise(jax.nn.hard_tanh)[0].breaks
       (-1.0, 1.0)
     """
+    try:
+        return (_find_once if _is_hashable(phi) else _find)(phi, jnp.result_type(float))
+    except _TracedError:
+        return Piecewise(elementwise(phi), (0.0,)), False
+
+
+def _is_hashable(phi: Callable) -> bool:
+    try:
+        hash(phi)
+    except TypeError:
+        return False
+    return True
+
+
+class _TracedError(Exception):
+    """The function closes over values that are traced: what is found holds of this trace alone."""
+
+
+def _find(phi: Callable, dtype: jnp.dtype) -> tuple[Piecewise, bool]:
     functions = [elementwise(phi)]
     for _ in range(_ORDERS - 1):
         functions.append(derivative(functions[-1]))
@@ -66,7 +85,7 @@ def piecewise(phi: Callable) -> tuple[Piecewise, bool]:
     nodes, matrix = hermite_rule()
     values = jets(nodes)
     if values is None:
-        return broken_at_0, False
+        raise _TracedError
     values = values[:, :2]
     undefined = np.isnan(values).any(axis=1)
     if undefined.any():
@@ -87,6 +106,10 @@ def piecewise(phi: Callable) -> tuple[Piecewise, bool]:
     if (rest <= max(1e-11, 100 * _eps()) * energy).all():
         return Piecewise(functions[0], (), pieces), True
     return broken_at_0, False
+
+
+# The search takes longer than what is computed with its result, which depends on the dtype.
+_find_once = functools.lru_cache(maxsize=64)(_find)
 
 
 def _eps() -> float:

@@ -186,3 +186,31 @@ def test_owens_function(dtype):
 def test_nan_is_refused():
     with pytest.raises(ValueError, match=r"phi or its derivative is NaN at -12\.\d+; expected"):
         piecewise(jnp.log)
+
+
+def test_is_searched_once_for_a_function_but_not_for_what_closes_over_a_trace():
+    calls = []
+
+    def counted(x):
+        calls.append(x)
+        return jnp.tanh(x)
+
+    first = piecewise(counted)
+    searched = len(calls)
+    assert piecewise(counted) is first
+    assert len(calls) == searched
+
+    def inside(slope):
+        scaled = lambda x: jnp.maximum(x, slope * x)  # noqa: E731
+        assert piecewise(scaled)[0] is not piecewise(scaled)[0]
+        return slope
+
+    jax.jit(inside)(0.2)
+
+    class Unhashable:
+        __hash__ = None
+
+        def __call__(self, x):
+            return jnp.maximum(x, 1)
+
+    assert piecewise(Unhashable())[0].breaks == (1.0,)
