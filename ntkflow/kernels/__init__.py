@@ -15,6 +15,11 @@ from ntkflow.kernels.empirical import (
     ntk_diagonal as ntk_diagonal,
     ntk_product as ntk_product,
 )
+from ntkflow.kernels.hermite import (
+    hermite_coefficients as hermite_coefficients,
+    hermite_norm as hermite_norm,
+    hermite_tail as hermite_tail,
+)
 from ntkflow.kernels.infinite import infinite_width as infinite_width
 from ntkflow.kernels.matrix_free import (
     Estimate as Estimate,
