@@ -19,7 +19,10 @@ from ntkflow.data.inputs import (
     find_violations as find_violations,
 )
 from ntkflow.data.loading import load as load
+from ntkflow.data.splits import split as split, standardize as standardize
 from ntkflow.data.synthetic import (
+    sine_labels as sine_labels,
     sphere as sphere,
     sphere_gaussian_labels as sphere_gaussian_labels,
 )
+from ntkflow.data.uci import load_uci as load_uci

@@ -74,16 +74,26 @@ def find_violations(x: ArrayLike, *, tolerance: float | None = None) -> Violatio
     return Violations(*_zero_and_norm(exponent, norm, tolerance), pairs)
 
 
-def check_inputs(x: ArrayLike, *, unit_norm: bool = True, tolerance: float | None = None) -> None:
+def check_inputs(
+    x: ArrayLike,
+    *,
+    unit_norm: bool = True,
+    largest_norm: float | None = None,
+    tolerance: float | None = None,
+) -> None:
     """Refuse inputs that the convergence theorems exclude, naming the rows.
 
     Theorems 2.2 and 2.3 ask for ‖xᵢ‖ = 1, and Theorem 2.1 for no two parallel inputs, so that
     λ₀ = λ_min(H^∞) > 0. Antiparallel inputs are parallel (Lemma 3.23: neither lies in the other's
     span), although the two-layer ReLU network's H^∞ alone is not singular there.
 
+    With `largest_norm=1.0` this is (a) and (b) of Assumption 2.1 of Caron et al. (2023), who ask
+    for 0 < ‖xᵢ‖ ≤ 1 and no two collinear inputs. Their (c) is a definition: C = max |yᵢ|.
+
     Args:
       x: inputs, shape (n, d).
       unit_norm: whether norms other than 1 are refused, too.
+      largest_norm: all norms up to this pass instead, up to the relative tolerance.
       tolerance: as in `find_violations`, which returns the rows instead.
 
     Raises:
@@ -104,6 +114,13 @@ def check_inputs(x: ArrayLike, *, unit_norm: bool = True, tolerance: float | Non
     rows, tolerance = _door(x, tolerance)
     exponent, norm = _norms(rows)
     zero, off = _zero_and_norm(exponent, norm, tolerance)
+    wanted = "norm 1" if unit_norm else "norm > 0"
+    if largest_norm is not None:
+        if not 0 < largest_norm < np.inf:
+            raise ValueError(f"largest_norm is {largest_norm}; expected a number greater than 0.")
+        with np.errstate(over="ignore"):
+            off = np.flatnonzero(np.ldexp(norm, exponent) > largest_norm * (1 + tolerance))
+        wanted = f"norm in (0, {largest_norm:g}]"
     count, first = 0, np.empty((0, 2), dtype=int)
     for pairs in _parallel(rows, exponent, norm, tolerance):
         first = np.concatenate([first, pairs])[:_SHOWN]
@@ -112,18 +129,19 @@ def check_inputs(x: ArrayLike, *, unit_norm: bool = True, tolerance: float | Non
     found = []
     if len(zero):
         found.append(f"{_plural(len(zero), 'zero row')}: {_few(zero.tolist(), len(zero))}")
-    if unit_norm and len(off):
+    if (unit_norm or largest_norm is not None) and len(off):
         norms = np.ldexp(norm[off[:_SHOWN]], exponent[off[:_SHOWN]])
         listed = [f"{i} (‖x‖ = {value:.6g})" for i, value in zip(off, norms, strict=False)]
-        found.append(f"{_plural(len(off), 'row')} of norm other than 1: {_few(listed, len(off))}")
+        which = "other than 1" if largest_norm is None else f"above {largest_norm:g}"
+        found.append(f"{_plural(len(off), 'row')} of norm {which}: {_few(listed, len(off))}")
     if count:
         listed = [f"({i}, {j})" for i, j in first]
         found.append(f"{_plural(count, 'pair')} of parallel rows: {_few(listed, count)}")
     if found:
         raise ValueError(
-            f"Inputs that the theorems exclude: {'; '.join(found)}. Expected rows of "
-            f"{'norm 1' if unit_norm else 'norm > 0'}, no two parallel or antiparallel (up to "
-            f"{tolerance:.1e}). Divide x by its rows' norms; drop find_violations(x).redundant."
+            f"Inputs that the theorems exclude: {'; '.join(found)}. Expected rows of {wanted}, no "
+            f"two parallel or antiparallel (up to {tolerance:.1e}). Divide x by its rows' norms; "
+            "drop find_violations(x).redundant."
         )
 
 

@@ -34,9 +34,29 @@ def read(path: Path, label_column: int | str) -> Samples:
         with intact_gzip(path), open_text(path) as file:
             return _read(path, file, label_column)
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is no text in UTF-8 ({error}); expected a table of numbers, e.g. CSV."
-        ) from error
+        raise _no_text(path, error) from error
+
+
+def header(path: Path) -> tuple[int, list[str] | None]:
+    """How many columns a table has, and their names if its first line holds them.
+
+    An empty name in front is the row index that pandas writes.
+    """
+    try:
+        with intact_gzip(path), open_text(path) as file:
+            first = next((line for line in file if line.strip()), None)
+    except UnicodeDecodeError as error:
+        raise _no_text(path, error) from error
+    if first is None:
+        raise broken(path, "the file is empty")
+    layout = _layout(path, first, None, -1)
+    return layout.columns, layout.header
+
+
+def _no_text(path: Path, error: UnicodeDecodeError) -> ValueError:
+    return ValueError(
+        f"{path} is no text in UTF-8 ({error}); expected a table of numbers, e.g. CSV."
+    )
 
 
 def _read(path: Path, file: TextIO, label_column: int | str) -> Samples:

@@ -22,6 +22,7 @@ Quantity = Literal[
     "alignment",
     "centered_alignment",
     "distance",
+    "change",
     "kernel",
 ]
 Observer = Callable[[Snapshot], dict[str, jax.Array]]
@@ -48,12 +49,16 @@ def kernel_observer(
     - "alignment": ⟨Θ, yyᵀ⟩ / (‖Θ‖_F ‖yyᵀ‖_F) = yᵀΘy / (‖Θ‖_F ‖y‖²), 1 where Θ ∝ yyᵀ.
     - "centered_alignment": the same of HΘH and HyyᵀH.
     - "distance": ‖Θ − Θ_ref‖_F / ‖Θ_ref‖_F.
+    - "change": ‖Θ − Θ_ref‖₂, the spectral norm, max |λ| of the symmetric difference: absolute, in
+      units of the kernel. All its eigenvalues are computed, since power iteration is not exact.
     - "kernel": Θ itself.
 
-    The eigenvalues cost O(m³) for a matrix of m rows and everything else O(m²), beside the kernel:
-    a subsample is the way to record often. Without a reference, "distance" needs the kernel at the
-    initial parameters. It does not depend on the step, and XLA takes it out of the loop: on a CPU
-    a run with it takes as long as with `reference=kernel(params, x)` (`benchmarks/observers.py`).
+    The eigenvalues cost O(m³) for a matrix of m rows, "change" as much again (asked together,
+    they are two decompositions, of Θ and of Θ − Θ_ref), and everything else O(m²), beside the
+    kernel: a subsample is the way to record often. Without a reference, "distance" and "change"
+    need the kernel at the initial parameters. It does not depend on the step, and XLA takes it out
+    of the loop: on a CPU a run with "distance" takes as long as with `reference=kernel(params, x)`
+    (`benchmarks/observers.py`).
 
     Args:
       kernel: `kernel(params, x)`, of shape (n, n); (n, n, o, o), which is one matrix of n·o rows;
@@ -62,8 +67,8 @@ def kernel_observer(
       quantities: one name or several.
       samples: None takes all samples; a number m takes m that are spaced evenly over the data,
         the same at all times; whole numbers of shape (m,) are positions in the data.
-      reference: the kernel that "distance" starts from, on all samples or on those chosen; the
-        limit of infinite width, say. None takes the kernel at the initial parameters.
+      reference: the kernel that "distance" and "change" start from, on all samples or on those
+        chosen; the limit of infinite width, say. None takes the kernel at the initial parameters.
 
     Returns:
       `observer(snapshot) -> dict` from each name to its value: scalars, but for "eigenvalues" and
@@ -106,10 +111,10 @@ def kernel_observer(
         raise ValueError(
             f"quantities is {quantities!r}; expected some of {list(get_args(Quantity))}."
         )
-    if reference is not None and "distance" not in names:
+    if reference is not None and not _OF_REFERENCE & set(names):
         raise ValueError(
-            f'A reference is given, and quantities are {list(names)}; expected "distance" among '
-            "them, which alone uses it."
+            f'A reference is given, and quantities are {list(names)}; expected "distance" or '
+            '"change" among them, which alone use it.'
         )
     choose = _chooser(samples)
 
@@ -123,7 +128,7 @@ def kernel_observer(
         if theta.shape == (len(x),) * 3:  # as many outputs as samples: (n, n, o) or (n, o, o)?
             _check_kernel(jax.eval_shape(kernel, snapshot.params, x[:1]), 1, names)
         start = None
-        if "distance" in names:
+        if _OF_REFERENCE & set(names):
             start = kernel(snapshot.initial_params, x) if reference is None else reference
             start = _matching(jnp.asarray(start), theta, n, rows)
         targets = _targets(y, n, theta)[rows] if _OF_LABELS & set(names) else None
@@ -190,6 +195,13 @@ def _distance(moment: _Moment) -> jax.Array:
     )
 
 
+def _change(moment: _Moment) -> jax.Array:
+    # Each widened before the subtraction: what is left of it keeps all its digits.
+    wide = jnp.promote_types(jnp.float32, jax.dtypes.canonicalize_dtype(float))
+    start, theta = (_matrix(a).astype(wide) for a in (moment.reference, moment.kernel))
+    return jnp.max(jnp.abs(jnp.linalg.eigvalsh(theta - start)))
+
+
 _QUANTITIES: dict[str, Callable[[_Moment], jax.Array]] = {
     "trace": lambda moment: jnp.trace(_matrix(moment.kernel)),
     "smallest_eigenvalue": lambda moment: moment.eigenvalues[0],
@@ -200,7 +212,9 @@ _QUANTITIES: dict[str, Callable[[_Moment], jax.Array]] = {
     "alignment": _alignment,
     "centered_alignment": _centered_alignment,
     "distance": _distance,
+    "change": _change,
 }
+_OF_REFERENCE = {"distance", "change"}
 _OF_LABELS = {"alignment", "centered_alignment"}
 _OF_EIGENVALUES = {
     "smallest_eigenvalue",

@@ -107,10 +107,10 @@ def test_message_counts_all_and_shows_the_first():
     assert "norm other" not in str(info.value)
 
 
-def test_ten_thousand_rows():
-    x = np.array(sphere(jax.random.key(3), 10_000, 8, "float32"))
-    x[9_999], x[5_000] = -x[17], x[4_000]
-    assert find_violations(x).parallel.tolist() == [[17, 9_999], [4_000, 5_000]]
+def test_rows_of_several_tiles():
+    x = np.array(samples(3, 2500, 8, dtype="float32"))
+    x[2_499], x[2_000] = -x[17], x[1_100]
+    assert find_violations(x).parallel.tolist() == [[17, 2_499], [1_100, 2_000]]
 
 
 def test_all_rows_parallel():
@@ -131,3 +131,21 @@ def test_bad_arguments():
         check_inputs(jnp.eye(2), tolerance=-1.0)
     with pytest.raises(ValueError, match="outside jit"):
         jax.jit(lambda x: find_violations(x).zero)(jnp.eye(2))
+
+
+def test_norms_up_to_a_largest_one_pass(dtype):
+    x = np.array([[0.5, 0.0], [0.6, 0.8], [0.0, 0.01]], dtype)  # Assumption 2.1 of Caron et al.
+    check_inputs(x, largest_norm=1.0)
+    check_inputs(10 * x, largest_norm=10.0)
+    with pytest.raises(ValueError, match=r"2 rows of norm other than 1: 0 \(‖x‖ = 0.5\)"):
+        check_inputs(x)
+    with pytest.raises(
+        ValueError, match=r"1 row of norm above 0.9: 1 .* norm in \(0, 0.9\], no two"
+    ):
+        check_inputs(x, largest_norm=0.9)
+    with pytest.raises(ValueError, match=r"1 pair of parallel rows: \(0, 1\)"):
+        check_inputs(np.array([[0.5, 0.0], [-0.1, 0.0]], dtype), largest_norm=1.0)
+    with pytest.raises(ValueError, match="1 zero row: 1"):
+        check_inputs(np.array([[0.5, 0.0], [0.0, 0.0]], dtype), largest_norm=1.0)
+    with pytest.raises(ValueError, match="largest_norm is 0; expected a number greater than 0"):
+        check_inputs(x, largest_norm=0)

@@ -76,7 +76,7 @@ def as_matrix(theta):
 @pytest.mark.quick
 def test_every_quantity_is_its_definition_along_a_run(dtype):
     params, (x, y) = setting(dtype)
-    names = (*SCALARS, "eigenvalues", "distance", "kernel")
+    names = (*SCALARS, "eigenvalues", "distance", "change", "kernel")
     observer = kernel_observer(empirical_ntk(apply, outputs="trace"), names)
     run = descend(squared_loss(apply), optax.sgd(0.02), 5, every=2, observe={"ntk": observer})
     trajectory = compiled(run)(params, (x, y))
@@ -88,6 +88,7 @@ def test_every_quantity_is_its_definition_along_a_run(dtype):
         expected = by_definition(theta, y)
         expected["centered_alignment"] = alignment(*centered(theta, y))
         expected["distance"] = np.linalg.norm(theta - thetas[0]) / np.linalg.norm(thetas[0])
+        expected["change"] = np.linalg.norm(theta - thetas[0], ord=2)
         for name, value in expected.items():
             assert history[name].dtype == dtype
             # A rounding of Θ moves λ_min by ε λ_max.
@@ -97,12 +98,13 @@ def test_every_quantity_is_its_definition_along_a_run(dtype):
     assert_close(history["eigenvalues"][:, 0], history["smallest_eigenvalue"])
     assert history["eigenvalues"].shape == (4, N)
     assert np.all(history["distance"][1:] > 0.01)
+    assert np.all(history["change"][1:] > 0.01)
 
 
 def test_outputs_are_one_matrix_or_one_kernel_each():
     params, data = setting()
     y = np.asarray(data[1])
-    full = kernel_observer(empirical_ntk(apply), (*SCALARS, "distance"))
+    full = kernel_observer(empirical_ntk(apply), (*SCALARS, "distance", "change"))
     other = jax.tree.map(lambda leaf: 1.1 * leaf, params)
     observed = compiled(full)(snapshot(params, data, other))
     kernel = compiled(empirical_ntk(apply))
@@ -112,15 +114,17 @@ def test_outputs_are_one_matrix_or_one_kernel_each():
     moved, targets = as_matrix(moved), targets.reshape(-1, 1)
     expected["centered_alignment"] = alignment(moved, targets)
     expected["distance"] = np.linalg.norm(theta - start) / np.linalg.norm(start)
+    expected["change"] = np.linalg.norm(as_matrix(theta - start), ord=2)
     for name, value in expected.items():
         np.testing.assert_allclose(observed[name], value, rtol=1e-9, err_msg=name)
 
-    per_output = kernel_observer(empirical_ntk(apply, outputs="diagonal"), SCALARS)
-    observed = compiled(per_output)(snapshot(params, data))
+    per_output = kernel_observer(empirical_ntk(apply, outputs="diagonal"), (*SCALARS, "change"))
+    observed = compiled(per_output)(snapshot(params, data, other))
     for a in range(O):
         block, target = theta[:, :, a, a], y[:, a : a + 1]
         expected = by_definition(block, target)
         expected["centered_alignment"] = alignment(*centered(block, target))
+        expected["change"] = np.linalg.norm(block - start[:, :, a, a], ord=2)
         for name, value in expected.items():
             assert observed[name].shape == (O,)
             np.testing.assert_allclose(observed[name][a], value, rtol=1e-9, err_msg=name)
@@ -158,6 +162,18 @@ def test_effective_rank_of_equal_eigenvalues_is_their_number():
     for rank in (1, 3, 6):
         _, moment = of_array(2 * jnp.diag(jnp.arange(6) < rank).astype(float))
         np.testing.assert_allclose(observer(moment)["effective_rank"], rank, rtol=1e-12)
+
+
+def test_change_is_a_spectral_norm_of_either_sign(dtype):
+    theta = jnp.diag(jnp.array([5.0, 1.0, 2.0], dtype))
+    kernel, moment = of_array(theta)
+    for reference, change in ((np.diag([4.0, 4.0, 2.5]), 3.0), (np.diag([1.0, 1.0, 3.0]), 4.0)):
+        observer = kernel_observer(kernel, "change", reference=reference.astype(dtype))
+        np.testing.assert_allclose(observer(moment)["change"], change, rtol=1e-6)
+    # Small beside the kernel, it keeps its digits: of the difference, not of the kernel.
+    near = theta + jnp.diag(jnp.array([0, 0, 2.0**-20], dtype))
+    observer = kernel_observer(kernel, "change", reference=near)
+    np.testing.assert_allclose(observer(moment)["change"], 2.0**-20, rtol=1e-6)
 
 
 def test_low_precision_is_observed_in_float32():
@@ -205,15 +221,16 @@ def test_a_reference_in_place_of_the_start_and_a_run_that_goes_on():
     params, data = setting()
     start = features(params, data[0])
     observe = {
-        "own": kernel_observer(features, "distance"),
-        "given": kernel_observer(features, "distance", reference=start),
+        "own": kernel_observer(features, ("distance", "change")),
+        "given": kernel_observer(features, ("distance", "change"), reference=start),
     }
     run = compiled(descend(squared_loss(apply), optax.sgd(0.02), 3, observe=observe))
     first = run(params, data)
     second = run(first.params, data, state=first.state)
     for trajectory in (first, second):
-        own, given = (trajectory.history[name]["distance"] for name in observe)
-        np.testing.assert_allclose(own, given, atol=1e-12)
+        own, given = (trajectory.history[name] for name in observe)
+        for name in own:
+            np.testing.assert_allclose(own[name], given[name], atol=1e-12)
     assert_close(first.history["own"]["distance"][-1], second.history["own"]["distance"][0])
     assert second.history["own"]["distance"][0] > 0.01
 
@@ -228,7 +245,9 @@ def test_the_diagonal_is_enough_for_the_trace():
         kernel_observer(ntk_diagonal(apply), "trace", samples=O)(snapshot(params, data))
 
 
-@pytest.mark.parametrize(("names", "calls"), [(SCALARS, 1), ((*SCALARS, "distance", "kernel"), 2)])
+@pytest.mark.parametrize(
+    ("names", "calls"), [(SCALARS, 1), ((*SCALARS, "distance", "change", "kernel"), 2)]
+)
 def test_quantities_share_one_kernel(names, calls):
     counted = []
 
@@ -242,7 +261,8 @@ def test_quantities_share_one_kernel(names, calls):
 
 
 def test_a_run_that_diverges_is_data():
-    observer = kernel_observer(lambda w, x: w * (x @ x.T + jnp.eye(len(x))), SCALARS[1:])
+    names = (*SCALARS[1:], "change")
+    observer = kernel_observer(lambda w, x: w * (x @ x.T + jnp.eye(len(x))), names)
     loss = lambda w, data: w**4  # noqa: E731
     # Without jit, so that the last record has values that could be refused.
     run = descend(loss, optax.sgd(100.0), 8, every=8, observe={"k": observer})
@@ -285,7 +305,7 @@ class TestErrors:
             ((apply, "trace"), {"samples": [0, 2, 0]}, "negative or repeated positions"),
             ((apply, "trace"), {"samples": [-1, 2]}, "negative or repeated positions"),
             ((apply, "trace"), {"samples": [True, False]}, r"dtype bool; .*np.flatnonzero"),
-            ((apply, "trace"), {"reference": np.eye(2)}, '"distance" among them'),
+            ((apply, "trace"), {"reference": np.eye(2)}, '"distance" or "change" among them'),
         ],
     )
     def test_of_the_builder(self, arguments, choices, message):
