@@ -2,6 +2,7 @@
 
 from ntkflow import (
     data as data,
+    features as features,
     kernels as kernels,
     layers as layers,
     prediction as prediction,
