@@ -60,6 +60,36 @@ def the_start_near_the_truth_recovers_it(study):
     assert (error.sel(start="near A") < error.drop_sel(start="near A").min()).all()
 
 
+def the_smallest_scale_is_lazy_and_tests_worst(study):
+    train, test = (study[name].isel(step=-1).mean("seed") for name in ("train_error", "test_error"))
+    assert (train < 0.1).all()
+    assert (np.diff(test) < 0).all()
+    assert (np.diff(study["lazy_bound"]) > 0).all()
+    assert study["lazy_gap"].isel(omega2=0).max() < 0.01 * study["lazy_gap"].isel(omega2=-1).min()
+    assert (study["panel_remaining"].isel(panel_width=-1) < 0.01).all()
+
+
+def unequal_nodes_move_their_kernel(study):
+    end = study.sel(activation="relu").mean("seed").isel(step=-1)
+    assert (np.diff(end["displacement"]) > 0).all()
+    assert (np.diff(end["ntk_change"]) > 0).all()
+
+
+def unequal_nodes_move_on_diabetes(study):
+    end = study.isel(step=-1).mean("seed")
+    assert (np.diff(end["kernel_change"]) > 0).all()
+    far = end["displacement"]
+    assert (far.isel(setting=slice(1, None)) > far.isel(setting=0)).all()
+
+
+def few_unequal_nodes_are_enough(study):
+    far = study["displacement"].isel(step=-1).mean("seed")
+    assert (far.isel(setting=slice(1, None)) > far.isel(setting=0)).all()
+    pruned = study["pruned_test_accuracy"].mean("seed").sel(importance="λ‖w‖²")
+    left = pruned.sel(removed=0.95) / pruned.sel(removed=0.0)
+    assert left.isel(setting=-1) > left.isel(setting=slice(0, -1)).max()
+
+
 # Arguments of a small run, what the table must show, and what must hold.
 CASES = {
     "seed_study": (
@@ -104,6 +134,26 @@ CASES = {
         "--features 100 --samples 200 --seeds 2",
         "(i) A + δE",
         the_start_near_the_truth_recovers_it,
+    ),
+    "song2021_init_scale": (
+        "--width 32 --settings 3 --seeds 1 --samples 64 --epochs 300 --panel-samples 8",
+        "holds: (2)",
+        the_smallest_scale_is_lazy_and_tests_worst,
+    ),
+    "caron2023_simulated": (
+        "--samples 30 --features 15 --nodes 500 --steps 1000 --seeds 2 --draws 16",
+        "holds: relu: nodes move farther",
+        unequal_nodes_move_their_kernel,
+    ),
+    "caron2023_regression": (
+        "--width 100 --seeds 2 --steps 100 --kept 10 --external-steps 20",
+        "γ=.5 α=.7",
+        unequal_nodes_move_on_diabetes,
+    ),
+    "caron2023_classification": (
+        "--loss cross-entropy --width 200 --seeds 2 --steps 100",
+        "γ=.5 α=.7",
+        few_unequal_nodes_are_enough,
     ),
 }
 
