@@ -22,7 +22,7 @@ def broken_assumptions(
     x: ArrayLike | None = None,
     y: ArrayLike | None = None,
     *,
-    omega1: float = 1.0,
+    omega1: ArrayLike = 1.0,
     t: int | None = None,
 ) -> dict[str, str]:
     """Name what an activation and data break of Assumption 2 and of the conditions of Theorem 3.

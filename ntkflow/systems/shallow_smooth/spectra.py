@@ -59,14 +59,16 @@ def _slope_bounds(activation: Activation, dtype: jnp.dtype) -> tuple[float, floa
     return found.lipschitz, found.smoothness
 
 
-def constants(activation: Activation, terms: int = 9, scale: float = 1.0) -> ActivationConstants:
+def constants(
+    activation: Activation, terms: int = 9, scale: ArrayLike = 1.0
+) -> ActivationConstants:
     """Find the numbers of an activation from the function itself.
 
     Args:
       activation: φ, an elementwise function without traced values.
       terms: how many coefficients, c_0 to c_8 by default.
-      scale: ω₁: coefficients and tail of z ↦ φ(ω₁z), which are exact where the paper bounds those
-        of φ times powers of ω₁; the other three stay those of φ.
+      scale: ω₁, not traced: coefficients and tail of z ↦ φ(ω₁z), which are exact where the paper
+        bounds those of φ times powers of ω₁; the other three stay those of φ.
 
     Returns:
       ActivationConstants. Errors: see `activation_constants`, `hermite_coefficients` and
@@ -135,12 +137,12 @@ def near_isometry(
 
     Reference: Song et al. (2021), Lemma 3 and equation (18).
     """
+    if largest_output_norm is not None:
+        check(largest_output_norm=largest_output_norm)
     hidden = features(variables, x, activation)
     _, output = weights(variables)
     x = checks.matrix("x", x)
     slope, curvature = slope_bounds(activation)
-    if largest_output_norm is not None:
-        check(largest_output_norm=largest_output_norm)
     singular = _singular_values(hidden)
     smallest = singular[-1] if hidden.shape[1] >= hidden.shape[0] else jnp.zeros_like(singular[0])
     norm, output_norm = _singular_values(x)[0], _singular_values(output)[0]
