@@ -63,7 +63,7 @@ def hermite_coefficients(
     """
     terms = checks.positive_int("terms", terms)
     scale = _scale(scale)
-    found = _coefficients(remembered_piecewise(phi), terms, scale)
+    found = _coefficients(_pieces(phi), terms, scale)
     if normalized:
         return found
     roots = jnp.exp(gammaln(jnp.arange(1, terms + 1, dtype=scale.dtype)) / 2)
@@ -101,7 +101,7 @@ def hermite_norm(
     """
     if printed:
         return jnp.sqrt(jnp.cumsum(hermite_coefficients(phi, terms, scale) ** 2, axis=0))
-    return safe_sqrt(_tail(remembered_piecewise(phi), 0, _scale(scale)))
+    return safe_sqrt(_tail(_pieces(phi), 0, _scale(scale)))
 
 
 def hermite_tail(phi: Callable, start: int = 2, scale: ArrayLike = 1.0) -> Array:
@@ -128,16 +128,10 @@ def hermite_tail(phi: Callable, start: int = 2, scale: ArrayLike = 1.0) -> Array
     Reference: Song et al. (2021), appendix E.1, c_∞.
     """
     start = checks.positive_int("start", start)
-    return _tail(remembered_piecewise(phi), start, _scale(scale))
+    return _tail(_pieces(phi), start, _scale(scale))
 
 
-def remembered_piecewise(phi: Callable) -> Piecewise:
-    """The breaks of an activation, found once: they take longer than what is computed with them.
-
-    Example:
-      >>> remembered_piecewise(jax.nn.hard_tanh).breaks
-      (-1.0, 1.0)
-    """
+def _pieces(phi: Callable) -> Piecewise:
     checks.elementwise("phi", phi)
     return piecewise(phi)[0]
 

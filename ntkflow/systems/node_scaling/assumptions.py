@@ -1,5 +1,9 @@
 """The assumptions of Caron et al. (2023), each by its number, as inequalities that hold or fail."""
 
+import functools
+from collections.abc import Hashable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +21,37 @@ from ntkflow.systems.node_scaling.network import Activation
 from ntkflow.theory import Inequality, inequality
 
 _GRID = np.linspace(-4.0, 4.0, 65)
+
+
+class Findings(NamedTuple):
+    """What Assumption 2.2 asks of σ: L and M, whether it is a polynomial, how often it breaks."""
+
+    constants: ActivationConstants
+    polynomial: bool
+    breaks: int
+
+
+def findings(activation: Activation) -> Findings:
+    """Evaluate σ and its derivatives, which takes half a second, once for each function.
+
+    >>> findings(jax.nn.relu)[1:]
+    (False, 1)
+    """
+    find = _find_once if isinstance(activation, Hashable) else _find
+    return find(activation, jnp.result_type(float))
+
+
+def _find(activation: Activation, dtype: np.dtype) -> Findings:
+    constants = activation_constants(activation)
+    try:
+        check_activation(activation)
+        polynomial = False
+    except ValueError:  # that it is no function was said by activation_constants
+        polynomial = True
+    return Findings(constants, polynomial, len(piecewise(activation)[0].breaks))
+
+
+_find_once = functools.lru_cache(maxsize=64)(_find)  # what is found depends on the dtype
 
 
 def assumptions_on_data(
@@ -54,10 +89,7 @@ def assumptions_on_data(
 
 
 def assumptions_on_activation(
-    activation: Activation,
-    *,
-    smooth: bool = True,
-    constants: ActivationConstants | None = None,
+    activation: Activation, *, smooth: bool = True
 ) -> tuple[Inequality, ...]:
     """Assumption 2.2: |σ'| ≤ 1, |σ''| ≤ M < ∞, σ analytic and no polynomial; or σ = ReLU.
 
@@ -66,7 +98,6 @@ def assumptions_on_activation(
     Args:
       activation: σ.
       smooth: whether the smooth case is meant, or that of ReLU.
-      constants: `activation_constants(activation)` where they are known; None computes them.
 
     Example:
       >>> entries = assumptions_on_activation(jax.nn.swish)
@@ -83,19 +114,13 @@ def assumptions_on_activation(
             values = np.asarray(activation(jnp.asarray(_GRID)))
         deviation = np.abs(values - np.maximum(_GRID, 0)).max()
         return (inequality("σ(z) = max(z, 0)", source("appendix A"), deviation, 0.0, dtype),)
-    try:
-        check_activation(activation)
-        polynomial = 0.0
-    except ValueError:  # that it is no function is said by activation_constants
-        polynomial = 1.0
-    constants = activation_constants(activation) if constants is None else constants
-    breaks = float(len(piecewise(activation)[0].breaks))
+    constants, polynomial, breaks = findings(activation)
     largest = float(jnp.finfo(dtype).max)
     return (
         inequality("|σ'| ≤ 1", place, constants.lipschitz, 1.0, dtype),
         inequality("|σ''| ≤ M < ∞", place, constants.smoothness, largest, dtype),
-        inequality("σ is analytic: no breaks", place, breaks, 0.0, dtype),
-        inequality("σ is no polynomial", place, polynomial, 0.0, dtype),
+        inequality("σ is analytic: no breaks", place, float(breaks), 0.0, dtype),
+        inequality("σ is no polynomial", place, float(polynomial), 0.0, dtype),
     )
 
 

@@ -10,13 +10,14 @@ import functools
 import math
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from ntkflow import checks
 from ntkflow.kernels.dual import dual_activation
-from ntkflow.systems.deep.activations import ActivationConstants, activation_constants
 from ntkflow.systems.node_scaling.arguments import check, library, real, source
+from ntkflow.systems.node_scaling.assumptions import findings
 from ntkflow.systems.node_scaling.limits import largest_second_moment, limit_smallest_eigenvalue
 from ntkflow.systems.node_scaling.network import Activation
 from ntkflow.theory import Bound
@@ -54,7 +55,6 @@ def measure_setting(
     delta: ArrayLike = 0.1,
     label_bound: ArrayLike | None = None,
     variance: float = 1.0,
-    constants: ActivationConstants | None = None,
 ) -> Setting:
     """Find the numbers of the theorems from data, scales and activation.
 
@@ -65,8 +65,7 @@ def measure_setting(
       delta: δ.
       label_bound: C; None takes max |y_i|.
       variance: v of the weights. The theorems are proved for 1; with another, κ_n and C_1 are those
-        of these weights, and the proofs go through.
-      constants: `activation_constants(activation)` where they are known; None computes them.
+        of these weights, with which the proofs for smooth σ go through.
 
     Raises:
       ValueError: x, y or the activation is not as described; nothing else: data that break an
@@ -85,7 +84,6 @@ def measure_setting(
     if y.ndim != 1:
         raise ValueError(f"y has shape {y.shape}; expected (n,): the theorems are for one output.")
     check(gamma=gamma, delta=delta)
-    constants = activation_constants(activation) if constants is None else constants
     return Setting(
         n=n,
         d=d,
@@ -93,7 +91,7 @@ def measure_setting(
         kappa=limit_smallest_eigenvalue(x, activation=activation, variance=variance),
         label_bound=jnp.max(jnp.abs(y)) if label_bound is None else label_bound,
         second_moment=largest_second_moment(d, activation=activation, variance=variance).value,
-        curvature=constants.smoothness,
+        curvature=findings(activation).constants.smoothness,
         delta=delta,
     )
 
@@ -150,9 +148,15 @@ def expected_initial_error(
         place = source("appendix F", "as printed")
         return Bound(jnp.sum(jnp.square(y) + moments), "Σ_i (y_i² + 1/d)", 1.0, place)
     squares = jnp.sum(jnp.square(x), axis=1) * (jnp.asarray(variance, x.dtype) / x.shape[1])
-    moments = dual_activation(activation)[0](squares, squares, squares)
+    moments = _second_moments(squares, activation)
     place = source("appendices F and G", "exact; printed n (C² + C_1), n (C² + 1/d)")
     return Bound(jnp.sum(jnp.square(y) + moments), "Σ_i (y_i² + E[σ(z_i)²])", 1.0, place)
+
+
+# Called eagerly, the quadrature would compile anew each time.
+@functools.partial(jax.jit, static_argnames="activation")
+def _second_moments(squares, activation):
+    return dual_activation(activation)[0](squares, squares, squares)
 
 
 def initial_error(setting: Setting) -> Bound:

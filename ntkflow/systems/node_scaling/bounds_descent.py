@@ -172,7 +172,7 @@ def squared_change(
       >>> squared_change(4, 2, 0.5, 2.0).value
       4.0
 
-    Reference: Caron et al. (2023), proof of Lemma H.3; the extraction of the proof breaks off.
+    Reference: Caron et al. (2023), proof of Lemma H.3.
     """
     check(n=n, d=d, step_size=step_size, residual_norm=residual_norm, slope=slope)
     value = (step_size * real(n) * slope**2 / d * residual_norm) ** 2

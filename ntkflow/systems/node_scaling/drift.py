@@ -4,6 +4,7 @@ kernel at initialization, over Gaussian weights and random signs. The labels dro
 The loss is ½ Σ_i (f(x_i) − y_i)²: a step of size η of gradient descent is η units of time.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -45,7 +46,7 @@ def g_1(x: ArrayLike, *, activation: Activation, variance: ArrayLike = 1.0) -> j
     """
     x = checks.matrix("x", x)
     squares = jnp.sum(jnp.square(x), axis=1) * (jnp.asarray(variance, x.dtype) / x.shape[1])
-    return _slope_product(activation)(squares)
+    return _slope_product(squares, activation)
 
 
 def expected_weight_drift(
@@ -109,12 +110,8 @@ def g_2(
     Reference: Caron et al. (2023), section 4.
     """
     x1, x2, x3 = _matrices(x1=x1, x2=x2, x3=x3)
-    triple = _triple(activation, variance)
-
-    def of_pair(a, b):
-        return jax.vmap(lambda c: triple(a, b, c)[0])(x3)
-
-    return jax.lax.map(lambda a: jax.lax.map(lambda b: of_pair(a, b), x2), x1)
+    _check_smooth(activation)
+    return _g_2(x1, x2, x3, variance, activation)
 
 
 def expected_gram_drift(
@@ -160,22 +157,12 @@ def expected_gram_drift(
     symmetric = x2 is None
     x1, x2, x = _matrices(x1=x1, x2=x1 if x2 is None else x2, x=x)
     scales = check_scales(scales)
-    triple, d = _triple(activation, variance), x.shape[1]
-
-    def of_pair(pair):
-        a, b = x1[pair[0]], x2[pair[1]]
-
-        def of_sample(c):
-            first, second = triple(a, b, c)
-            return first * (a @ c) + second * (b @ c)
-
-        return (a @ b) * jnp.sum(jax.vmap(of_sample)(x))
-
+    _check_smooth(activation)
     if symmetric:
         rows, columns = np.triu_indices(len(x1))
     else:
         rows, columns = (index.ravel() for index in np.indices((len(x1), len(x2))))
-    values = jax.lax.map(of_pair, (jnp.asarray(rows), jnp.asarray(columns)))
+    values, d = _pair_drifts(x1[rows], x2[columns], x, variance, activation), x.shape[1]
     drift = jnp.zeros((len(x1), len(x2)), values.dtype).at[rows, columns].set(values)
     if symmetric:
         drift = drift.at[columns, rows].set(values)
@@ -192,14 +179,42 @@ def _matrices(**points: ArrayLike) -> list[jax.Array]:
     return arrays
 
 
-def _slope_product(activation: Activation) -> Callable[[ArrayLike], jax.Array]:
+# Jitted at module level: called eagerly, their loops would compile anew each time.
+@functools.partial(jax.jit, static_argnames="activation")
+def _slope_product(squares, activation):
     phi = elementwise(activation)
     slope = derivative(phi)
-    return mean(lambda u: phi(u) * slope(u))
+    return mean(lambda u: phi(u) * slope(u))(squares)
 
 
-def _triple(activation: Activation, variance: ArrayLike) -> Callable[..., jax.Array]:
-    """(a, b, c) ↦ g_2(a, b, c) and g_2(b, a, c), which share their nodes: shape (2,)."""
+@functools.partial(jax.jit, static_argnames="activation")
+def _g_2(x1, x2, x3, variance, activation):
+    triple = _triple(activation, variance)
+
+    def of_pair(a, b):
+        return jax.vmap(lambda c: triple(a, b, c)[0])(x3)
+
+    return jax.lax.map(lambda a: jax.lax.map(lambda b: of_pair(a, b), x2), x1)
+
+
+@functools.partial(jax.jit, static_argnames="activation")
+def _pair_drifts(left, right, x, variance, activation):
+    """The drifts of pairs of rows but for λ and d, shape (pairs,)."""
+    triple = _triple(activation, variance)
+
+    def of_pair(pair):
+        a, b = pair
+
+        def of_sample(c):
+            first, second = triple(a, b, c)
+            return first * (a @ c) + second * (b @ c)
+
+        return (a @ b) * jnp.sum(jax.vmap(of_sample)(x))
+
+    return jax.lax.map(of_pair, (left, right))
+
+
+def _check_smooth(activation: Activation) -> None:
     checks.elementwise("activation", activation)
     breaks = piecewise(activation)[0].breaks
     if breaks:
@@ -207,6 +222,10 @@ def _triple(activation: Activation, variance: ArrayLike) -> Callable[..., jax.Ar
             f"activation breaks at {breaks}; expected a smooth one, since Theorem 4.4 speaks of "
             "σ'': take swish, softplus or tanh in place of ReLU."
         )
+
+
+def _triple(activation: Activation, variance: ArrayLike) -> Callable[..., jax.Array]:
+    """(a, b, c) ↦ g_2(a, b, c) and g_2(b, a, c), which share their nodes: shape (2,)."""
     phi = elementwise(activation)
     slope = derivative(phi)
     curvature = derivative(slope)

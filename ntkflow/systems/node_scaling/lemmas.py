@@ -60,14 +60,15 @@ def certificate_lemmas(
     References:
       Caron et al. (2023), appendices E and H.2.
     """
-    descent = "step_size" in history
+    descent = isinstance(history, Mapping) and "step_size" in history
     observe = observables(activation, gamma=gamma, step_size=0.0 if descent else None)
-    builder = "observables(activation, gamma=γ)"
+    builder = f"observables(activation, gamma=γ{', step_size=η' if descent else ''})"
     run = read(history, observe, builder, steps, data, scales, gamma, activation, variance)
     record, (n, d), residual = run.record, run.x.shape, run.record["residual_norm"]
     curvature, slope = run.constants.smoothness, max(1.0, run.constants.lipschitz)
     times = run.steps * record["step_size"] if descent else run.steps
-    least = np.minimum.accumulate(record["gram_smallest_eigenvalue"], axis=-1)
+    # Rounding may leave a singular kernel with an eigenvalue below 0.
+    least = np.minimum.accumulate(np.maximum(record["gram_smallest_eigenvalue"], 0), axis=-1)
     start = residual[..., :1, None]
     decay = bounds.loss_decay(times, least).value
     moved = bounds.node_distance(n, d, run.scales, start, least[..., None], slope=slope)
@@ -101,7 +102,7 @@ def certificate_lemmas(
             n,
             d,
             record["step_size"],
-            record["gram_smallest_eigenvalue"],
+            np.maximum(record["gram_smallest_eigenvalue"], 0),
             residual,
             curvature,
             slope=slope,

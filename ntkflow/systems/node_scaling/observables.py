@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from ntkflow.kernels.spectrum import smallest_eigenvalue
-from ntkflow.systems.node_scaling.arguments import check
+from ntkflow.systems.node_scaling.arguments import check, scalar
 from ntkflow.systems.node_scaling.gram import Part, gram
 from ntkflow.systems.node_scaling.network import (
     Activation,
@@ -55,6 +55,9 @@ def observables(
       Names → observers. They refuse a network with several outputs, or with a trained output
       layer: no theorem of the paper speaks of these.
 
+    Raises:
+      ValueError: γ or η is not one number of its range.
+
     Example:
       >>> sorted(observables(jax.nn.relu))  # doctest: +NORMALIZE_WHITESPACE
       ['gradient_change', 'gradient_norm', 'gram_change', 'gram_smallest_eigenvalue',
@@ -94,6 +97,7 @@ def observables(
         "gram_change": change,
     }
     if gamma is not None:
+        scalar("gamma", gamma)
         check(gamma=gamma)
         observers |= {
             "uniform_smallest_eigenvalue": lambda snapshot: smallest_eigenvalue(
@@ -103,6 +107,7 @@ def observables(
             "asymmetric_change": lambda snapshot: change(snapshot, "asymmetric"),
         }
     if step_size is not None:
+        scalar("step_size", step_size)
         check(step_size=step_size)
         observers |= {
             "step_size": lambda snapshot: jnp.asarray(step_size, float),
@@ -121,7 +126,12 @@ def weight_distance(snapshot: Snapshot) -> jax.Array:
 def _residual_norm(variables: Variables, snapshot: Snapshot, activation: Activation) -> jax.Array:
     _check_network(variables)
     x, y = snapshot.data
-    return jnp.linalg.norm(predict(variables, x, activation) - jnp.asarray(y))
+    outputs, y = predict(variables, x, activation), jnp.asarray(y)
+    if y.shape != outputs.shape:  # (n, 1) would broadcast to (n, n)
+        raise ValueError(
+            f"y has shape {y.shape} and the outputs {outputs.shape}; expected the same."
+        )
+    return jnp.linalg.norm(outputs - y)
 
 
 def _gradient(snapshot: Snapshot, activation: Activation) -> jax.Array:

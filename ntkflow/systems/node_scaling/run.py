@@ -8,12 +8,19 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from ntkflow import checks
-from ntkflow.systems.deep.activations import ActivationConstants, activation_constants
-from ntkflow.systems.node_scaling.arguments import check, check_scales, source
+from ntkflow.systems.deep.activations import ActivationConstants
+from ntkflow.systems.node_scaling.arguments import (
+    check,
+    check_scales,
+    check_variance,
+    scalar,
+    source,
+)
 from ntkflow.systems.node_scaling.assumptions import (
     assumptions_on_activation,
     assumptions_on_data,
     assumptions_on_network,
+    findings,
 )
 from ntkflow.systems.node_scaling.bounds import Setting, measure_setting
 from ntkflow.systems.node_scaling.network import Activation
@@ -66,12 +73,16 @@ def read(
     variance: float,
 ) -> Run:
     """Check and collect what was recorded; `builder` says in words what records `observe`."""
+    check_history(history, observe, builder)
     x, y = data
     x, y = checks.matrix("x", x), np.asarray(y, float)
     checks.same_length(x=x, y=y)
+    if y.ndim != 1:
+        raise ValueError(f"y has shape {y.shape}; expected (n,): the theorems are for one output.")
     scales = np.asarray(check_scales(scales))
+    scalar("gamma", gamma)
     check(gamma=gamma)
-    check_history(history, observe, builder)
+    check_variance(variance)
     record = {name: np.asarray(history[name]) for name in observe}
     nodes = record["weight_distance"].shape[-1]
     if nodes != len(scales):
@@ -80,14 +91,14 @@ def read(
             "the run."
         )
     steps = steps_of(steps, record["residual_norm"])
-    constants = activation_constants(activation)
-    return Run(
-        record, steps, x, y, scales, float(np.asarray(gamma)), activation, constants, variance
-    )
+    constants, share = findings(activation).constants, float(np.asarray(gamma))
+    return Run(record, steps, x, y, scales, share, activation, constants, variance)
 
 
 def setting_of(run: Run, delta: float, label_bound: float | None) -> Setting:
     """The numbers of the theorems, on the host."""
+    scalar("delta", delta)
+    scalar("label_bound", 0.0 if label_bound is None else label_bound)
     measured = measure_setting(
         run.x,
         run.y,
@@ -96,7 +107,6 @@ def setting_of(run: Run, delta: float, label_bound: float | None) -> Setting:
         delta=delta,
         label_bound=label_bound,
         variance=run.variance,
-        constants=run.constants,
     )
     numbers = Setting(*(np.asarray(number)[()] for number in measured))
     # Rounding may leave a singular kernel with an eigenvalue below 0.
@@ -109,7 +119,7 @@ def assumptions(
     """Every assumption of the paper, as a hypothesis."""
     return (
         *assumptions_on_data(run.x, run.y, label_bound=label_bound),
-        *assumptions_on_activation(run.activation, smooth=smooth, constants=run.constants),
+        *assumptions_on_activation(run.activation, smooth=smooth),
         *assumptions_on_network(run.scales, run.gamma, variance=run.variance),
     )
 

@@ -8,7 +8,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from ntkflow import checks
-from ntkflow.kernels.hermite import hermite_coefficients, hermite_norm, remembered_piecewise
+from ntkflow.kernels.breaks import piecewise
+from ntkflow.kernels.hermite import hermite_coefficients, hermite_norm
 from ntkflow.systems.shallow_smooth.arguments import Activation, check_activation, check_number
 from ntkflow.systems.shallow_smooth.exponents import homogeneity_exponents
 from ntkflow.systems.shallow_smooth.spectra import slope_bounds
@@ -88,7 +89,7 @@ def broken_assumptions(
 def _of_activation(activation: Activation, dtype: jnp.dtype) -> dict[str, str]:
     broken: dict[str, str] = {}
     eps = float(jnp.finfo(dtype).eps)
-    found = remembered_piecewise(activation)
+    found = piecewise(activation)[0]
 
     @jax.jit
     def values():

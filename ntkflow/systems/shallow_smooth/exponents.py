@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ntkflow.kernels.hermite import remembered_piecewise
+from ntkflow.kernels.breaks import piecewise
 from ntkflow.systems.deep.activations import evaluate
 from ntkflow.systems.shallow_smooth.arguments import check_activation
 
@@ -68,7 +68,7 @@ def homogeneity_exponents(activation: Any) -> Exponents:
 
 @functools.lru_cache(maxsize=64)  # a study asks for those of one activation again and again
 def _exponents(activation: Any, dtype: jnp.dtype) -> Exponents:
-    found = remembered_piecewise(activation)
+    found = piecewise(activation)[0]
     value, slope = jax.jit(found.function), jax.jit(found.differentiate(1).function)
 
     def at(a):
