@@ -40,6 +40,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import jax
 import jax.numpy as jnp
 import matplotlib.figure
+import matplotlib.ticker
 import numpy as np
 import optax
 import rich.console
@@ -299,7 +300,9 @@ def draw(study, name, path):
         if least > 0 and along == "step" and ("risk" in quantity or "smallest" in quantity):
             ax.set_yscale("log")
             if most < 10 * least:  # no powers of ten that could name the ticks
-                ax.yaxis.set_minor_formatter("{x:.2g}")
+                ax.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 3, 5)))
+                ax.yaxis.set_major_formatter("{x:.2g}")
+                ax.yaxis.set_minor_formatter("")
         label = {"kept": "features kept", "removed": "share removed"}.get(along, along)
         ax.set(title=PANELS[quantity], xlabel=label)
     axes[-1].set_axis_off()  # of 7 or 11 panels

@@ -42,6 +42,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import jax
 import jax.numpy as jnp
 import matplotlib.figure
+import matplotlib.ticker
 import numpy as np
 import optax
 import rich.console
@@ -276,7 +277,9 @@ def draw(study, path):
             if least > 0 and along == "step" and ("risk" in quantity or "smallest" in quantity):
                 ax.set_yscale("log")
                 if most < 10 * least:  # no powers of ten that could name the ticks
-                    ax.yaxis.set_minor_formatter("{x:.2g}")
+                    ax.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 3, 5)))
+                    ax.yaxis.set_major_formatter("{x:.2g}")
+                    ax.yaxis.set_minor_formatter("")
             label = "features kept" if along == "kept" else along
             ax.set(title=f"{name}: {title}", xlabel=label)
         row[-1].set_axis_off()

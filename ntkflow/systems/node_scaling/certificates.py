@@ -74,7 +74,7 @@ def certificate_gradient_flow(
       >>> run = gradient_flow(
       ...     squared_loss(module.apply), [0.0, 1.0, 2.0], observe=observables(jnp.sin)
       ... )
-      >>> trajectory = jax.jit(run)(module.init(jax.random.key(0), x), (x, y))
+      >>> trajectory = jax.jit(lambda key: run(module.init(key, x), (x, y)))(jax.random.key(0))
       >>> certificate = certificate_gradient_flow(
       ...     trajectory.history, trajectory.steps, (x, y), scales, 1.0, activation=jnp.sin
       ... )
@@ -164,7 +164,7 @@ def certificate_gradient_descent(
       >>> module = NodeScaledNetwork(scales, activation=jnp.sin)
       >>> observe = observables(jnp.sin, step_size=0.02)
       >>> run = descend(squared_loss(module.apply), optax.sgd(0.02), 10, observe=observe)
-      >>> trajectory = jax.jit(run)(module.init(jax.random.key(0), x), (x, y))
+      >>> trajectory = jax.jit(lambda key: run(module.init(key, x), (x, y)))(jax.random.key(0))
       >>> certificate = certificate_gradient_descent(
       ...     trajectory.history, trajectory.steps, (x, y), scales, 1.0, activation=jnp.sin
       ... )

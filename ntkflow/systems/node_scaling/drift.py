@@ -148,9 +148,9 @@ def expected_gram_drift(
 
     Example:
       >>> x, scales = jnp.eye(3), jnp.array([0.5, 0.5])
-      >>> drift = expected_gram_drift(x, None, x, scales, jnp.tanh)
+      >>> drift = expected_gram_drift(x, None, x, scales, jnp.sin)
       >>> drift.round(6).tolist()[0]
-      [0.01266, 0.0, 0.0]
+      [0.012924, 0.0, 0.0]
 
     Reference: Caron et al. (2023), Theorem 4.4; the correction of d is ours.
     """

@@ -50,7 +50,7 @@ def certificate_lemmas(
       >>> module = NodeScaledNetwork(scales, activation=jnp.sin)
       >>> observe = observables(jnp.sin, gamma=0.4, step_size=0.01)
       >>> run = descend(squared_loss(module.apply), optax.sgd(0.01), 10, observe=observe)
-      >>> trajectory = jax.jit(run)(module.init(jax.random.key(0), x), (x, y))
+      >>> trajectory = jax.jit(lambda key: run(module.init(key, x), (x, y)))(jax.random.key(0))
       >>> certificate = certificate_lemmas(
       ...     trajectory.history, trajectory.steps, (x, y), scales, 0.4, activation=jnp.sin
       ... )

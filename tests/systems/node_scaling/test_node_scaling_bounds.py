@@ -17,12 +17,16 @@ from ntkflow.systems.node_scaling import (
     bounds_smooth,
 )
 from ntkflow.systems.node_scaling.bounds import Setting, measure_setting
-from ntkflow.systems.node_scaling.network import predict
-from ntkflow.systems.node_scaling.scales import node_scales, scale_parts, zipf
 
 # Swish on the simulated data: κ_n, C_1 and M; C = 4 bounds labels with noise of variance 1.
 SIMULATED = Setting(100, 50, 1.0, 5.885e-5, 4.0, 0.0050738, 0.5, 0.1)
 SMALL = Setting(7, 3, 0.4, 0.02, 1.5, 0.2, 0.7, 0.05)
+
+
+def parts(m, gamma):
+    """Both parts of λ for weights j⁻²: their sum is `node_scales(zipf(m, 0.5), gamma)`."""
+    weights = np.arange(1, m + 1) ** -2.0
+    return np.full(m, gamma / m), (1 - gamma) * weights / weights.sum()
 
 
 def values(conditions):
@@ -46,7 +50,7 @@ def test_the_widths_and_step_sizes_of_the_simulated_data():
 
 def test_theorem_4_1_is_lemma_e_5_at_the_radii_of_its_proof():
     """(c), (d) and the widths follow: the m that the theorem asks suffices for all of them."""
-    scales = np.asarray(node_scales(zipf(20, 0.5), SMALL.gamma))
+    scales = sum(parts(20, SMALL.gamma))
     radii = bounds_smooth.proof_radii(SMALL, scales).value
     conditions = bounds_smooth.confined_width_conditions(SMALL, radii)
     assert_close(values(conditions), values(bounds_smooth.width_conditions(SMALL)))
@@ -90,7 +94,7 @@ def test_theorem_a_1_is_lemma_e_3_at_the_radii_of_its_proof():
     least = bounds.run_smallest_eigenvalue(SMALL).value
     inner = bounds.node_distance(SMALL.n, SMALL.d, scales, norm, least).value
     assert_close(inner, radius / 2)
-    scales = np.asarray(node_scales(zipf(20, 0.5), SMALL.gamma))
+    scales = sum(parts(20, SMALL.gamma))
     n, d, gamma, kappa, c, _, _, delta = SMALL
     d_0, powers = math.sqrt(2 * c**2 + 2 / d), np.sum(scales**1.5)
     first = 2**9 * n**2 * d_0 / (kappa * d**1.5 * gamma * delta**2.5) * powers
@@ -148,7 +152,7 @@ def test_movement_vanishes_with_the_width_for_gamma_1_alone():
             (bounds_smooth.weight_distance, bounds_smooth.gram_change),
             (bounds_relu.weight_distance_relu, bounds_relu.gram_change_relu),
         ):
-            scales = [np.asarray(node_scales(zipf(m, 0.5), gamma)) for m in widths]
+            scales = [sum(parts(m, gamma)) for m in widths]
             few, many = (np.max(distance(setting, s).value) for s in scales)
             ratios += [
                 many / few,
@@ -174,7 +178,7 @@ def test_no_width_suffices_without_gamma_or_kappa():
 
 def test_traced_numbers_batches_and_dtypes(dtype):
     number = lambda value: jnp.asarray(value, dtype)  # noqa: E731
-    scales = node_scales(zipf(5, 0.5), 0.5).astype(dtype)
+    scales = number(sum(parts(5, 0.5)))
 
     def of_gamma(gamma):
         setting = Setting(7, 3, gamma, number(0.02), number(1.5), number(0.2), number(0.7), 0.05)
@@ -219,20 +223,14 @@ def test_the_setting_of_relu_and_of_other_weights():
 
 def test_the_expected_initial_error_against_monte_carlo():
     """Exact for any norms, labels and λ, and below what the proofs take for it."""
-    x = jnp.array([[0.6, 0.0], [0.3, -0.9]])
-    y, scales, draws = np.array([0.5, -1.0]), jnp.array([0.8, 0.2]), 40_000
+    x = np.array([[0.6, 0.0, 0.0], [0.3, -0.9, 0.0], [0.0, 0.2, 0.5]])
+    y, scales, draws = np.array([0.5, -1.0, 0.2]), np.array([0.8, 0.2]), 40_000
     activation = jax.nn.relu
     rng = np.random.default_rng(0)
-    kernel = rng.normal(size=(draws, 2, 2)) * math.sqrt(2.0)
-    sign = rng.choice([-1.0, 1.0], size=(draws, 2))
-    outputs = jax.vmap(
-        lambda kernel, sign: predict(
-            {"params": {"kernel": kernel}, "fixed": {"output": sign, "scales": scales}},
-            x,
-            activation,
-        )
-    )(jnp.asarray(kernel), jnp.asarray(sign))
-    errors = np.sum((np.asarray(outputs) - y) ** 2, axis=1)
+    kernel = rng.normal(size=(draws, 3, 2)) * math.sqrt(2.0)
+    signs = np.sqrt(scales) * rng.choice([-1.0, 1.0], size=(draws, 2))
+    hidden = np.maximum(x @ kernel / math.sqrt(3), 0)
+    errors = np.sum((np.einsum("pij,pj->pi", hidden, signs) - y) ** 2, axis=1)
     expected = bounds.expected_initial_error(x, y, activation=activation, variance=2.0).value
     assert abs(errors.mean() - expected) < 3 * errors.std() / math.sqrt(draws)
     one = bounds.expected_initial_error(x, y, activation=activation).value
@@ -268,7 +266,7 @@ def test_lemma_e_4_is_no_matter_of_probability(perturbed):
     """For λ and both its parts; the γ_k under the root makes it sharper than as printed."""
     x, kernel, moves = perturbed
     gamma, curvature = 0.3, 4 / (3 * math.sqrt(3))
-    uniform, asymmetric = (np.asarray(part) for part in scale_parts(zipf(60, 0.5), gamma))
+    uniform, asymmetric = parts(60, gamma)
     first, _ = kernels(x, kernel, uniform, tanh_slope)
     for size in (0.01, 0.3):
         moved = kernel + size * moves
@@ -305,8 +303,7 @@ def test_lemma_e_2_over_random_weights(perturbed):
     margins = np.abs(np.einsum("id,pdj->pij", x, kernel))
     norms = np.linalg.norm(x, axis=1)
     flips = margins <= delta**2 / 4 * radii[None, None] * norms[None, :, None]
-    for part in scale_parts(zipf(60, 0.5), gamma):
-        scales = np.asarray(part)
+    for scales in parts(60, gamma):
         changed = np.einsum("i,pij,j->p", norms**2 / 3, flips, scales)
         change = bounds_perturbation.gram_change_by_gradients(4, 3, scales, changed).value
         bound = bounds_perturbation.gram_perturbation_relu(4, 3, scales, radii).value
@@ -315,7 +312,7 @@ def test_lemma_e_2_over_random_weights(perturbed):
         assert bound < printed.value
         # Markov's inequality is of the mean, which holds without its factor.
         assert change.mean() <= delta / 2 * bound
-    equal = np.asarray(scale_parts(zipf(60, 0.5), gamma)[0])
+    equal, _ = parts(60, gamma)
     drop = bounds_perturbation.eigenvalue_drop_relu(4, 3, gamma, radii).value
     assert_close(drop, bounds_perturbation.gram_perturbation_relu(4, 3, equal, radii).value)
 
