@@ -306,7 +306,7 @@ def draw(study, panel, path):
         color = colormap(i / max(len(omega2) - 1, 1))
         curves.plot(study.step[1:], mean[1:], color=color, label=f"{value:.3g}")
     curves.set(title="(b) test error along the run", xlabel="step")
-    curves.legend(title="ω₂", fontsize=7)
+    curves.legend(title="ω₂", fontsize=7, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     for axes in (errors, curves):
         axes.set_ylabel("wrong labels")
         axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1))
