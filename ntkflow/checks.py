@@ -93,6 +93,18 @@ def elementwise(name: str, function: Any) -> None:
             f"{name} turns an array of shape {argument.shape} into {result}; expected an "
             "elementwise function, which keeps the shape."
         )
+    try:  # what runs along an axis, as a softmax does, finds none in a number
+        of_number = jnp.shape(jax.eval_shape(function, jnp.result_type(float).type(0)))
+    except (TypeError, ValueError, IndexError) as error:
+        raise ValueError(
+            f"{name} {function!r} takes no single number ({error}); expected an elementwise "
+            "function, whose results depend on one entry each."
+        ) from error
+    if of_number != ():
+        raise ValueError(
+            f"{name} {function!r} turns a number into an array of shape {of_number}; expected an "
+            "elementwise function, whose results depend on one entry each."
+        )
 
 
 def finite(name: str, tree: Any) -> None:

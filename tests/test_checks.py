@@ -62,3 +62,10 @@ def test_keys_of_both_styles_pass(name):
 def test_what_is_no_key_is_named(key):
     with pytest.raises(ValueError, match=r"key is of .*; expected one PRNG key"):
         checks.prng_key(key)
+
+
+@pytest.mark.parametrize("function", [jax.nn.softmax, jnp.sort, jnp.cumsum, jax.nn.glu])
+def test_what_runs_along_an_axis_is_not_elementwise(function):
+    with pytest.raises(ValueError, match=r"phi .* expected an elementwise function"):
+        checks.elementwise("phi", function)
+    checks.elementwise("phi", jax.nn.selu)
