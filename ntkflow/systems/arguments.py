@@ -1,6 +1,13 @@
-"""The arguments of theorems: checked at the door, in floating point, on the host or traced."""
+"""The arguments of theorems: checked at the door, in floating point, on the host or traced.
 
-from typing import Any
+>>> check(n=3, lambda_0=0.5, delta=1.5)
+Traceback (most recent call last):
+...
+ValueError: delta is 1.5; expected a probability of failure in (0, 1).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +16,30 @@ from jax.typing import ArrayLike
 
 from ntkflow import checks
 
-# What an argument of that name must be; any other is a number, 0 or greater.
-_WHOLE = {"n", "m", "d", "depth", "pixels", "filter_size", "rank"}
-_POSITIVE = {"lambda_0": "greater than 0; it is 0 where inputs are parallel"}
-_PROBABILITY = {"delta"}
+
+class Rule(NamedTuple):
+    """What an argument of some name must be.
+
+    Attributes:
+      holds: of its values, an array, entry by entry.
+      expected: the same in words.
+    """
+
+    holds: Callable[[np.ndarray], np.ndarray]
+    expected: str
+
+
+WHOLE = Rule(lambda a: (a >= 1) & (a == np.floor(a)), "a whole number greater than 0")
+FINITE_POSITIVE = Rule(lambda a: (a > 0) & np.isfinite(a), "a finite number greater than 0")
+EIGENVALUE = Rule(lambda a: a > 0, "greater than 0; it is 0 where inputs are parallel")
+_PROBABILITY = Rule(lambda a: (a > 0) & (a < 1), "a probability of failure in (0, 1)")
+# NaN passes: the residual of a run that diverged is data.
+_NOT_NEGATIVE = Rule(lambda a: ~(a < 0), "0 or greater")
+_RULES = {
+    **dict.fromkeys(("n", "m", "d", "depth", "pixels", "filter_size", "rank"), WHOLE),
+    "lambda_0": EIGENVALUE,
+    "delta": _PROBABILITY,
+}
 
 
 def source(work: str, place: str, note: str = "") -> str:
@@ -34,26 +61,43 @@ def library(*values: ArrayLike) -> Any:
     return jnp if any(isinstance(value, jax.Array) for value in values) else np
 
 
-def check(**values: ArrayLike) -> None:
-    """Refuse what theorems do not speak of, as far as the values can be read.
+def checker(**rules: Rule) -> Callable[..., None]:
+    """Build `check(**values)`: refuse what theorems do not speak of, as far as it can be read.
 
-    >>> check(n=3, lambda_0=0.5, delta=1.5)
+    Names without a rule, here or among those that all systems share, are numbers, 0 or greater.
+
+    >>> checker(share=Rule(lambda a: a <= 1, "at most 1"))(share=2.0)
     Traceback (most recent call last):
     ...
-    ValueError: delta is 1.5; expected a probability of failure in (0, 1).
+    ValueError: share is 2.0; expected at most 1.
+    """
+    rules = _RULES | rules
+
+    def check(**values: ArrayLike) -> None:
+        for name, value in values.items():
+            if not checks.is_concrete(value):
+                continue
+            rule = rules.get(name, _NOT_NEGATIVE)
+            if not np.all(rule.holds(np.asarray(value, dtype=float))):
+                raise ValueError(f"{name} is {value}; expected {rule.expected}.")
+
+    return check
+
+
+check = checker()
+
+
+def one_number(**values: ArrayLike) -> None:
+    """Refuse an array where one number belongs: it would multiply entry by entry.
+
+    >>> one_number(gamma=jnp.ones(3))
+    Traceback (most recent call last):
+    ...
+    ValueError: gamma has shape (3,); expected one number. For several use jax.vmap.
     """
     for name, value in values.items():
-        if not checks.is_concrete(value):
-            continue
-        array = np.asarray(value, dtype=float)
-        if name in _PROBABILITY:
-            valid, expected = (array > 0) & (array < 1), "a probability of failure in (0, 1)"
-        elif name in _WHOLE:
-            valid = (array >= 1) & (array == np.floor(array))
-            expected = "a whole number greater than 0"
-        elif name in _POSITIVE:
-            valid, expected = array > 0, _POSITIVE[name]
-        else:  # NaN passes: the residual of a run that diverged is data
-            valid, expected = ~(array < 0), "0 or greater"
-        if not np.all(valid):
-            raise ValueError(f"{name} is {value}; expected {expected}.")
+        if np.ndim(value):
+            raise ValueError(
+                f"{name} has shape {np.shape(value)}; expected one number. For several use "
+                "jax.vmap."
+            )

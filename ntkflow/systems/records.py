@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 from jax.typing import ArrayLike
 
+# As a decorator of certificates: inf and NaN of a run that diverged are compared in silence.
+DIVERGENCE_IS_DATA = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+
 
 def check_history(history: Any, needed: Iterable[str], observe: str) -> None:
     """Refuse a history without the records `needed`; `observe` says what would record them.

@@ -1,16 +1,26 @@
-"""What the quantities of Nguyen, Wong and Hegde (2019a) are given, checked at the door."""
+"""What the quantities of Nguyen, Wong and Hegde (2019a) are given, checked at the door.
+
+>>> check(n=3, m=2.5)
+Traceback (most recent call last):
+...
+ValueError: m is 2.5; expected a whole number greater than 0.
+>>> check(lambda_n=0.0)
+Traceback (most recent call last):
+...
+ValueError: lambda_n is 0.0; expected greater than 0: it is at least 1 for data of norm 1.
+"""
 
 import functools
 from typing import Literal, get_args
 
 import jax
-import numpy as np
 from jax.typing import ArrayLike
 
 from ntkflow import checks
 from ntkflow.data.inputs import check_inputs, find_violations
 from ntkflow.systems.arguments import (
-    check as _check,
+    Rule,
+    checker,
     library as library,
     real as real,
     source as _source,
@@ -33,24 +43,9 @@ def check_trains(trains: str) -> None:
         raise ValueError(f"trains is {trains!r}; expected one of {list(get_args(Trains))}.")
 
 
-def check(**values: ArrayLike) -> None:
-    """Refuse what the theorems do not speak of: see `ntkflow.systems.arguments.check`.
-
-    >>> check(n=3, m=2.5)
-    Traceback (most recent call last):
-    ...
-    ValueError: m is 2.5; expected a whole number greater than 0.
-    >>> check(lambda_n=0.0)
-    Traceback (most recent call last):
-    ...
-    ValueError: lambda_n is 0.0; expected greater than 0: it is at least 1 for data of norm 1.
-    """
-    lambda_n = values.get("lambda_n", 1.0)
-    if checks.is_concrete(lambda_n) and not np.all(np.asarray(lambda_n, dtype=float) > 0):
-        raise ValueError(
-            f"lambda_n is {lambda_n}; expected greater than 0: it is at least 1 for data of norm 1."
-        )
-    _check(**values)
+check = checker(
+    lambda_n=Rule(lambda a: a > 0, "greater than 0: it is at least 1 for data of norm 1")
+)
 
 
 def check_data(x: ArrayLike) -> None:

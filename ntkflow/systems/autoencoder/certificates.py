@@ -14,12 +14,11 @@ from ntkflow.systems.autoencoder import bounds, claims, concentration, requireme
 from ntkflow.systems.autoencoder.arguments import source
 from ntkflow.systems.autoencoder.requirements import Regime
 from ntkflow.systems.autoencoder.run import Run, read
+from ntkflow.systems.records import DIVERGENCE_IS_DATA
 from ntkflow.theory import Certificate, Inequality, inequality
 
-_DIVERGENCE_IS_DATA = np.errstate(over="ignore", invalid="ignore")
 
-
-@_DIVERGENCE_IS_DATA
+@DIVERGENCE_IS_DATA
 def certificate_gradient_flow(
     history: Mapping[str, ArrayLike],
     times: ArrayLike,
@@ -94,7 +93,7 @@ def certificate_gradient_flow(
     )
 
 
-@_DIVERGENCE_IS_DATA
+@DIVERGENCE_IS_DATA
 def certificate_gradient_descent(
     history: Mapping[str, ArrayLike],
     steps: ArrayLike,

@@ -12,14 +12,13 @@ from jax.typing import ArrayLike
 from ntkflow.systems.composite import bounds
 from ntkflow.systems.composite.constants import LossConstants, NearIsometry
 from ntkflow.systems.composite.path_length import flow_path_length
-from ntkflow.systems.records import check_history, steps_of
+from ntkflow.systems.records import DIVERGENCE_IS_DATA, check_history, steps_of
 from ntkflow.theory import Certificate, Inequality, inequality
 
-_DIVERGENCE_IS_DATA = np.errstate(over="ignore", invalid="ignore")
 _OBSERVED = ("loss", "distance", "gradient_norm", "output_gradient_norm", "singular_values")
 
 
-@_DIVERGENCE_IS_DATA
+@DIVERGENCE_IS_DATA
 def certificate_gradient_flow(
     history: Mapping[str, ArrayLike],
     times: ArrayLike,
@@ -89,7 +88,7 @@ def certificate_gradient_flow(
     )
 
 
-@_DIVERGENCE_IS_DATA
+@DIVERGENCE_IS_DATA
 def certificate_gradient_descent(
     history: Mapping[str, ArrayLike],
     steps: ArrayLike,

@@ -34,7 +34,7 @@ from ntkflow.systems.deep.networks import ConvolutionalResNet, FullyConnected
 from ntkflow.systems.deep.observables import Step, step_observables
 from ntkflow.systems.deep.requirements import Architecture, required_step_size, required_width
 from ntkflow.systems.deep.technical_bounds import error_decay
-from ntkflow.systems.records import check_history, steps_of, tightest
+from ntkflow.systems.records import DIVERGENCE_IS_DATA, check_history, steps_of, tightest
 from ntkflow.theory import Bound, Certificate, Inequality, inequality
 
 _NAMES = {
@@ -52,6 +52,7 @@ _NUMBERS = {
 _THEOREM = {"fully_connected": "3.1", "resnet": "3.2", "convolutional_resnet": "3.3"}
 
 
+@DIVERGENCE_IS_DATA
 def certificate_gradient_descent(
     history: Mapping[str, Any],
     steps: ArrayLike,
@@ -106,13 +107,12 @@ def certificate_gradient_descent(
       Du (2019), sections 3.8 to 3.11.
     """
     run = _read(history, steps, data, module, step_size, delta, norms)
-    with np.errstate(over="ignore", invalid="ignore"):  # divergence is data
-        return Certificate(
-            theorem=f"Du (2019), Theorem {_THEOREM[run.architecture]}: gradient descent on a "
-            f"{_NAMES[run.architecture]} of {module.depth} layers",
-            hypotheses=_hypotheses(run),
-            claims=(*_initial_claims(run), *_claims_along(run)),
-        )
+    return Certificate(
+        theorem=f"Du (2019), Theorem {_THEOREM[run.architecture]}: gradient descent on a "
+        f"{_NAMES[run.architecture]} of {module.depth} layers",
+        hypotheses=_hypotheses(run),
+        claims=(*_initial_claims(run), *_claims_along(run)),
+    )
 
 
 class _Run(NamedTuple):

@@ -21,10 +21,11 @@ from ntkflow.systems.matrix_factorization.rank_one import (
     signal_time,
     stage_times,
 )
+from ntkflow.systems.records import DIVERGENCE_IS_DATA
 from ntkflow.theory import Certificate, inequality
 
 
-@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # divergence is data
+@DIVERGENCE_IS_DATA
 def certificate_rank_one(
     path: RankOne,
     sigma_1: float,

@@ -1,4 +1,14 @@
-"""What the quantities of Caron et al. (2023) are given, checked at the door."""
+"""What the quantities of Caron et al. (2023) are given, checked at the door.
+
+>>> check(gamma=1.5)
+Traceback (most recent call last):
+...
+ValueError: gamma is 1.5; expected a number in [0, 1]: the share of the nodes' equal part.
+>>> check(alpha=1.0)
+Traceback (most recent call last):
+...
+ValueError: alpha is 1.0; expected a number in (0, 1): the weights j^(−1/α) must have a sum.
+"""
 
 import functools
 
@@ -9,8 +19,11 @@ from jax.typing import ArrayLike
 
 from ntkflow import checks
 from ntkflow.systems.arguments import (
-    check as _check,
+    EIGENVALUE,
+    Rule,
+    checker,
     library as library,
+    one_number as one_number,
     real as real,
     source as _source,
 )
@@ -18,34 +31,15 @@ from ntkflow.systems.arguments import (
 source = functools.partial(_source, "Caron et al. (2023)")
 
 
-def check(**values: ArrayLike) -> None:
-    """Refuse what the theorems do not speak of: see `ntkflow.systems.arguments.check`.
-
-    >>> check(gamma=1.5)
-    Traceback (most recent call last):
-    ...
-    ValueError: gamma is 1.5; expected a number in [0, 1]: the share of the nodes' equal part.
-    >>> check(alpha=1.0)
-    Traceback (most recent call last):
-    ...
-    ValueError: alpha is 1.0; expected a number in (0, 1): the weights j^(−1/α) must have a sum.
-    """
-    for name, value in values.items():
-        if name not in ("gamma", "alpha", "kappa_n") or not checks.is_concrete(value):
-            continue
-        array = np.asarray(value, dtype=float)
-        if name == "gamma":
-            valid = (array >= 0) & (array <= 1)
-            expected = "a number in [0, 1]: the share of the nodes' equal part"
-        elif name == "alpha":
-            valid = (array > 0) & (array < 1)
-            expected = "a number in (0, 1): the weights j^(−1/α) must have a sum"
-        else:
-            valid, expected = array > 0, "greater than 0: it is 0 where inputs are parallel"
-        if not np.all(valid):
-            raise ValueError(f"{name} is {value}; expected {expected}.")
-    own = ("gamma", "alpha", "kappa_n")
-    _check(**{name: value for name, value in values.items() if name not in own})
+check = checker(
+    gamma=Rule(
+        lambda a: (a >= 0) & (a <= 1), "a number in [0, 1]: the share of the nodes' equal part"
+    ),
+    alpha=Rule(
+        lambda a: (a > 0) & (a < 1), "a number in (0, 1): the weights j^(−1/α) must have a sum"
+    ),
+    kappa_n=EIGENVALUE,
+)
 
 
 def check_weights(weights: ArrayLike) -> jax.Array:
@@ -85,24 +79,9 @@ def check_scales(scales: ArrayLike) -> jax.Array:
     return array
 
 
-def scalar(name: str, value: ArrayLike) -> None:
-    """Refuse an array where one number belongs: it would multiply entry by entry.
-
-    >>> scalar("gamma", jnp.ones(3))
-    Traceback (most recent call last):
-    ...
-    ValueError: gamma has shape (3,); expected one number. For several map over them with jax.vmap.
-    """
-    if jnp.ndim(value) != 0:
-        raise ValueError(
-            f"{name} has shape {jnp.shape(value)}; expected one number. For several map over them "
-            "with jax.vmap."
-        )
-
-
 def check_variance(variance: ArrayLike) -> None:
     """Refuse a variance of the weights that is no number greater than 0."""
-    scalar("variance", variance)
+    one_number(variance=variance)
     # On the host: a comparison of JAX would be traced under `jit`, of a constant too.
     if checks.is_concrete(variance) and not np.asarray(variance) > 0:
         raise ValueError(f"variance is {variance}; expected a number greater than 0.")

@@ -17,14 +17,13 @@ from ntkflow.systems.node_scaling.concentration import initial_smallest_eigenval
 from ntkflow.systems.node_scaling.network import Activation
 from ntkflow.systems.node_scaling.observables import observables
 from ntkflow.systems.node_scaling.run import (
-    DIVERGENCE_IS_DATA,
     Run,
     assumptions,
     read,
     requirements,
     setting_of,
 )
-from ntkflow.systems.records import tightest
+from ntkflow.systems.records import DIVERGENCE_IS_DATA, tightest
 from ntkflow.theory import Certificate, Inequality
 
 

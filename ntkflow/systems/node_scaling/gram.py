@@ -8,7 +8,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from ntkflow import checks
-from ntkflow.systems.node_scaling.arguments import check, scalar
+from ntkflow.systems.node_scaling.arguments import check, one_number
 from ntkflow.systems.node_scaling.network import (
     Activation,
     Variables,
@@ -103,7 +103,7 @@ def _part(scales: jax.Array, part: str, gamma: ArrayLike | None) -> jax.Array:
         return scales
     if gamma is None:
         raise ValueError(f"gamma is None; expected the γ of λ, which the {part} part needs.")
-    scalar("gamma", gamma)
+    one_number(gamma=gamma)
     check(gamma=gamma)
     uniform = jnp.asarray(gamma, scales.dtype) / len(scales)
     if part == "uniform":

@@ -8,8 +8,8 @@ from jax.typing import ArrayLike
 from ntkflow.systems.node_scaling import bounds, bounds_descent, bounds_perturbation
 from ntkflow.systems.node_scaling.network import Activation
 from ntkflow.systems.node_scaling.observables import observables
-from ntkflow.systems.node_scaling.run import DIVERGENCE_IS_DATA, Run, assumptions, read
-from ntkflow.systems.records import tightest
+from ntkflow.systems.node_scaling.run import Run, assumptions, read
+from ntkflow.systems.records import DIVERGENCE_IS_DATA, tightest
 from ntkflow.theory import Certificate, Inequality
 
 

@@ -22,7 +22,7 @@ from ntkflow.systems.node_scaling.arguments import (
     check_scales,
     check_variance,
     check_weights,
-    scalar,
+    one_number,
     source,
 )
 from ntkflow.systems.node_scaling.gram import gram, pair
@@ -255,7 +255,7 @@ def limit_distance(
     Reference: Caron et al. (2023), appendix C.
     """
     weights = check_weights(weights)
-    scalar("gamma", gamma)
+    one_number(gamma=gamma)
     check(gamma=gamma)
     tail = 1 - jnp.sum(weights)
     rounding = 100 * float(jnp.finfo(weights.dtype).eps)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from ntkflow.kernels.spectrum import smallest_eigenvalue
-from ntkflow.systems.node_scaling.arguments import check, scalar
+from ntkflow.systems.node_scaling.arguments import check, one_number
 from ntkflow.systems.node_scaling.gram import Part, gram
 from ntkflow.systems.node_scaling.network import (
     Activation,
@@ -97,7 +97,7 @@ def observables(
         "gram_change": change,
     }
     if gamma is not None:
-        scalar("gamma", gamma)
+        one_number(gamma=gamma)
         check(gamma=gamma)
         observers |= {
             "uniform_smallest_eigenvalue": lambda snapshot: smallest_eigenvalue(
@@ -107,7 +107,7 @@ def observables(
             "asymmetric_change": lambda snapshot: change(snapshot, "asymmetric"),
         }
     if step_size is not None:
-        scalar("step_size", step_size)
+        one_number(step_size=step_size)
         check(step_size=step_size)
         observers |= {
             "step_size": lambda snapshot: jnp.asarray(step_size, float),

@@ -13,7 +13,7 @@ from ntkflow.systems.node_scaling.arguments import (
     check,
     check_scales,
     check_variance,
-    scalar,
+    one_number,
     source,
 )
 from ntkflow.systems.node_scaling.assumptions import (
@@ -27,8 +27,6 @@ from ntkflow.systems.node_scaling.network import Activation
 from ntkflow.systems.records import check_history, steps_of
 from ntkflow.theory import Bound, Inequality, inequality
 from ntkflow.training.observe import Observers
-
-DIVERGENCE_IS_DATA = np.errstate(over="ignore", invalid="ignore")
 
 
 class Run(NamedTuple):
@@ -80,7 +78,7 @@ def read(
     if y.ndim != 1:
         raise ValueError(f"y has shape {y.shape}; expected (n,): the theorems are for one output.")
     scales = np.asarray(check_scales(scales))
-    scalar("gamma", gamma)
+    one_number(gamma=gamma)
     check(gamma=gamma)
     check_variance(variance)
     record = {name: np.asarray(history[name]) for name in observe}
@@ -97,8 +95,7 @@ def read(
 
 def setting_of(run: Run, delta: float, label_bound: float | None) -> Setting:
     """The numbers of the theorems, on the host."""
-    scalar("delta", delta)
-    scalar("label_bound", 0.0 if label_bound is None else label_bound)
+    one_number(delta=delta, label_bound=0.0 if label_bound is None else label_bound)
     measured = measure_setting(
         run.x,
         run.y,

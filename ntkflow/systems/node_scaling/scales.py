@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from ntkflow import checks
 from ntkflow.kernels.arccos import align
-from ntkflow.systems.node_scaling.arguments import check, check_weights, scalar, source
+from ntkflow.systems.node_scaling.arguments import check, check_weights, one_number, source
 from ntkflow.theory import Bound
 
 
@@ -36,7 +36,7 @@ def zipf(m: int, alpha: ArrayLike) -> jax.Array:
     Reference: Caron et al. (2023), equation (35).
     """
     m = checks.positive_int("m", m)
-    scalar("alpha", alpha)
+    one_number(alpha=alpha)
     check(alpha=alpha)
     (alpha,) = align(alpha)
     exponent = 1 / alpha
@@ -111,7 +111,7 @@ def scale_parts(weights: ArrayLike, gamma: ArrayLike) -> tuple[jax.Array, jax.Ar
     Reference: Caron et al. (2023), appendix B.2.
     """
     weights = check_weights(weights)
-    scalar("gamma", gamma)
+    one_number(gamma=gamma)
     check(gamma=gamma)
     gamma = jnp.asarray(gamma, weights.dtype)
     uniform = jnp.full_like(weights, 1 / weights.size) * gamma

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from ntkflow import checks
 from ntkflow.systems import composite
 from ntkflow.systems.composite.constants import NearIsometry
-from ntkflow.systems.records import check_history
+from ntkflow.systems.records import DIVERGENCE_IS_DATA, check_history
 from ntkflow.systems.shallow_smooth import bounds, network_bounds
 from ntkflow.systems.shallow_smooth.arguments import Activation, check, check_activation
 from ntkflow.systems.shallow_smooth.assumptions import broken_assumptions
@@ -32,10 +32,9 @@ from ntkflow.theory import Bound, Certificate, Inequality, inequality
 
 _LARGEST = float(np.finfo(np.float64).max)
 _PLACE = "Song et al. (2021), Assumption 2"
-_DIVERGENCE_IS_DATA = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
 
-@_DIVERGENCE_IS_DATA
+@DIVERGENCE_IS_DATA
 def certificate_gradient_descent(
     history: Mapping[str, ArrayLike],
     steps: ArrayLike,

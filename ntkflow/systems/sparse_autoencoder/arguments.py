@@ -5,14 +5,14 @@ from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
-from ntkflow import checks
 from ntkflow.data.dictionaries import check_atoms
 from ntkflow.data.generative import BilinearModel, Kind, Moments
 from ntkflow.systems.arguments import (
-    check as _check,
+    WHOLE,
+    Rule,
+    checker,
     library as library,
     real as real,
     source as _source,
@@ -24,6 +24,7 @@ _TYPES = {
     "model": (BilinearModel, "a model of the data, e.g. mixture_of_gaussians(dictionary)"),
     "moments": (Moments, "those of a model of the data, model.moments"),
 }
+_check = checker(sparsity=WHOLE, tau=Rule(lambda tau: (tau > 0) & (tau <= 1), "a share in (0, 1]"))
 
 
 def check(**values: Any) -> None:
@@ -37,10 +38,10 @@ def check(**values: Any) -> None:
     Traceback (most recent call last):
     ...
     ValueError: kind is 'mixture'; expected one of ['mixture_of_gaussians', 'sparse_coding', ...
-    >>> check(model=np.eye(2))
+    >>> check(model=[1.0, 0.0])
     Traceback (most recent call last):
     ...
-    ValueError: model is of type ndarray; expected a model of the data, e.g. ...
+    ValueError: model is of type list; expected a model of the data, e.g. ...
     """
     for name, (kind, expected) in _TYPES.items():
         if name in values and not isinstance(value := values.pop(name), kind):
@@ -48,8 +49,6 @@ def check(**values: Any) -> None:
     if values.get("kind") not in (None, *get_args(Kind)):
         raise ValueError(f"kind is {values['kind']!r}; expected one of {list(get_args(Kind))}.")
     values.pop("kind", None)
-    _refuse("sparsity", values, _is_whole, "a whole number greater than 0")
-    _refuse("tau", values, lambda tau: (tau > 0) & (tau <= 1), "a share in (0, 1]")
     _check(**values)
 
 
@@ -68,13 +67,3 @@ def pair(weights: ArrayLike, dictionary: ArrayLike) -> tuple[jax.Array, jax.Arra
             "(n, m), as many hidden units as atoms."
         )
     return weights, dictionary
-
-
-def _refuse(name: str, values: dict[str, ArrayLike], is_valid: Any, expected: str) -> None:
-    value = values.get(name, 1)
-    if checks.is_concrete(value) and not np.all(is_valid(np.asarray(value, dtype=float))):
-        raise ValueError(f"{name} is {value}; expected {expected}.")
-
-
-def _is_whole(number: np.ndarray) -> np.ndarray:
-    return (number >= 1) & (number == np.floor(number))

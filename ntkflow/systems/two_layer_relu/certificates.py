@@ -12,17 +12,15 @@ from jax.typing import ArrayLike
 
 from ntkflow import checks
 from ntkflow.kernels.spectrum import extreme_eigenvalues
-from ntkflow.systems.records import check_history, steps_of, tightest
+from ntkflow.systems.records import DIVERGENCE_IS_DATA, check_history, steps_of, tightest
 from ntkflow.systems.two_layer_relu import bounds, requirements
 from ntkflow.systems.two_layer_relu.arguments import Dynamics
 from ntkflow.systems.two_layer_relu.network import limit_gram
 from ntkflow.systems.two_layer_relu.observables import observables, step_observables
 from ntkflow.theory import Certificate, Inequality, inequality
 
-_DIVERGENCE_IS_DATA = np.errstate(over="ignore", invalid="ignore")
 
-
-@_DIVERGENCE_IS_DATA
+@DIVERGENCE_IS_DATA
 def certificate_gradient_flow(
     history: Mapping[str, ArrayLike],
     times: ArrayLike,
@@ -71,7 +69,7 @@ def certificate_gradient_flow(
     )
 
 
-@_DIVERGENCE_IS_DATA
+@DIVERGENCE_IS_DATA
 def certificate_gradient_descent(
     history: Mapping[str, ArrayLike],
     steps: ArrayLike,
