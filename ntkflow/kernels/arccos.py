@@ -29,25 +29,25 @@ def align(*arrays: ArrayLike) -> list[Array]:
 
 
 def safe_sqrt(q: Array) -> Array:
-    """√q with derivative 0 at q <= 0, where there is no finite one."""
-    positive = q > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, q, 1)), 0)
+    """√q with derivative 0 at q <= 0, where there is no finite one; of NaN, NaN."""
+    none = q <= 0
+    return jnp.where(none, 0, jnp.sqrt(jnp.where(none, 1, q)))
 
 
 def ratio(a: Array, p: Array) -> Array:
-    """a/p, and 0 where p = 0."""
-    positive = p > 0
-    return jnp.where(positive, a / jnp.where(positive, p, 1), 0)
+    """a/p, and 0 where p = 0; NaN remains NaN."""
+    none = p <= 0
+    return jnp.where(none, 0, a / jnp.where(none, 1, p))
 
 
 def sine(p: Array, c: Array) -> Array:
     """p sin θ = √(p² − c²), with derivative 0 where it vanishes."""
     # p and c carry rounding errors of this size: below it an angle cannot be told from 0 or π,
     # and √ would turn the last bit into an angle of √eps.
-    resolved = p - jnp.abs(c) > 2 * jnp.finfo(p.dtype).eps * p
+    parallel = p - jnp.abs(c) <= 2 * jnp.finfo(p.dtype).eps * p
     # Two roots rather than one: the product would leave the range of float32 for p beyond 10^±19.
-    low, high = (jnp.where(resolved, side, 1) for side in (p - c, p + c))
-    return jnp.where(resolved, jnp.sqrt(low) * jnp.sqrt(high), 0)
+    low, high = (jnp.where(parallel, 1, side) for side in (p - c, p + c))
+    return jnp.where(parallel, 0, jnp.sqrt(low) * jnp.sqrt(high))
 
 
 @jax.custom_jvp
@@ -61,7 +61,7 @@ def _order_0(p: Array, c: Array) -> Array:
         for coefficient in _ARCTAN[-2::-1]:
             series = series * square + coefficient
         turn = half * series
-    return jnp.where(p > 0, jnp.where(c < 0, turn, 1 - turn), 0.5)
+    return jnp.where(p <= 0, 0.5, jnp.where(c < 0, turn, 1 - turn))
 
 
 @_order_0.defjvp
