@@ -19,6 +19,11 @@ from ntkflow.data.inputs import (
     find_violations as find_violations,
 )
 from ntkflow.data.loading import load as load
+from ntkflow.data.patches import (
+    angle_mixture as angle_mixture,
+    close_patches as close_patches,
+    image_patches as image_patches,
+)
 from ntkflow.data.splits import split as split, standardize as standardize
 from ntkflow.data.synthetic import (
     sine_labels as sine_labels,
