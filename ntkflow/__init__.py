@@ -6,6 +6,7 @@ from ntkflow import (
     kernels as kernels,
     layers as layers,
     prediction as prediction,
+    stationarity as stationarity,
     studies as studies,
     systems as systems,
     training as training,
@@ -37,3 +38,6 @@ from ntkflow.training.losses import (
 )
 from ntkflow.training.mapping import over_devices as over_devices, over_seeds as over_seeds
 from ntkflow.training.observe import Snapshot as Snapshot, Trajectory as Trajectory
+from ntkflow.training.perturbed import (
+    perturbed_gradient_descent as perturbed_gradient_descent,
+)

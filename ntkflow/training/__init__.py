@@ -10,3 +10,6 @@ from ntkflow.training.losses import (
 )
 from ntkflow.training.mapping import over_devices as over_devices, over_seeds as over_seeds
 from ntkflow.training.observe import Snapshot as Snapshot, Trajectory as Trajectory
+from ntkflow.training.perturbed import (
+    perturbed_gradient_descent as perturbed_gradient_descent,
+)
