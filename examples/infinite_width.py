@@ -156,6 +156,7 @@ def main(arguments=None):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--scale", choices=sorted(SCALES), default="small")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--widths", type=int, nargs="+", help="multiples of 4")
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--samples", type=int)
@@ -170,7 +171,8 @@ def main(arguments=None):
     pixels = data.load("digits", unit_norm=True, limit=chosen["samples"]).x
     x = 8 * jnp.asarray(pixels, "float32").reshape(-1, 8, 8, 1)
     studied, times = [], {}
-    for name, network in NETWORKS.items():
+    for name in options.networks:
+        network = NETWORKS[name]
         begun = time.perf_counter()
         limit = jax.block_until_ready(infinite_width(network(4))(x).ntk)
         times[name] = time.perf_counter() - begun
