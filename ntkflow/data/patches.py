@@ -73,8 +73,9 @@ def angle_mixture(key: Array, n: int, target: ArrayLike, sigma: ArrayLike) -> Ar
         number.
 
     Example:
-      >>> z = angle_mixture(jax.random.key(0), 1000, jnp.array([2.0, 0.0]), sigma=0.1)
-      >>> z.shape, jnp.abs(z).mean(axis=0).round(2).tolist()
+      >>> draw = lambda key: angle_mixture(key, 1000, jnp.array([2.0, 0.0]), sigma=0.1)
+      >>> z = np.asarray(jax.jit(draw)(jax.random.key(0)))
+      >>> z.shape, abs(z).mean(axis=0).round(2).tolist()
       ((1000, 2), [1.0, 0.08])
 
     Reference:
@@ -121,7 +122,8 @@ def close_patches(
         negative or no number.
 
     Example:
-      >>> z = close_patches(jax.random.key(0), 5, 3, jnp.array([1.0, 0.0]), sigma2=0.0)
+      >>> draw = lambda key: close_patches(key, 5, 3, jnp.array([1.0, 0.0]), sigma2=0.0)
+      >>> z = np.asarray(jax.jit(draw)(jax.random.key(0)))
       >>> z.shape, bool((z[:, 0] == z[:, 2]).all())
       ((5, 3, 2), True)
 

@@ -13,17 +13,19 @@ ones, and what another network learns from the four most important. All are pure
 >>> train, test = data.split(0, (x, x[:, :1] * x[:, 1:2]), (0.5, 0.5))
 >>> run = ntkflow.descend(loss, optax.sgd(0.1), 300, every=100,
 ...                       observe={"moved": features.displacement(into)})
->>> variables, _, _, history = jax.jit(run)(jax.jit(model.init)(jax.random.key(1), x), train)
->>> features.largest_displacement(history["moved"]).shape  # records
-(4,)
->>> importance = features.importance(variables, into, out)
->>> features.pruning_curve(loss, out, removed=[0, 10, 20])(variables, importance, test).shape
-(3,)
+>>> curve = features.pruning_curve(loss, out, removed=[0, 10, 20])
 >>> transfer = features.transfer(nn.Sequential(model.layers[:2]).apply, 4,
 ...                              features.ExternalNetwork(outputs=1), ntkflow.squared_loss,
 ...                              optax.sgd(0.01), steps=100)
->>> jax.jit(transfer)(jax.random.key(2), variables, importance, train, test).test_outputs.shape
-(20, 1)
+>>> @jax.jit
+... def experiment(key):
+...     variables, _, _, history = run(model.init(key, x), train)
+...     importance = features.importance(variables, into, out)
+...     learned = transfer(key, variables, importance, train, test)
+...     moved = features.largest_displacement(history["moved"])
+...     return moved, curve(variables, importance, test), learned.test_outputs
+>>> [result.shape for result in experiment(jax.random.key(1))]  # records, removed, test samples
+[(4,), (3,), (20, 1)]
 """
 
 from ntkflow.features.external import (

@@ -70,7 +70,7 @@ def perturbed_gradient_descent(
       >>> run(optax.sgd(0.1)).params.tolist()  # stays at the saddle point
       [0.0, 0.0]
       >>> perturbed = perturbed_gradient_descent(0.1, 0.01, 0.01, 10, jax.random.key(0))
-      >>> bool(jnp.abs(run(perturbed).params[1]) > 0.1)
+      >>> abs(run(perturbed).params.tolist()[1]) > 0.1
       True
 
     References:
@@ -138,7 +138,7 @@ def uniform_in_ball(key: jax.Array, like: Any, radius: ArrayLike = 1.0) -> Any:
     Example:
       >>> like = {"a": jnp.ones(3), "b": jnp.ones((2, 2))}
       >>> noise = jax.jit(uniform_in_ball)(jax.random.key(0), like, 0.5)
-      >>> bool(optax.tree.norm(noise) <= 0.5)
+      >>> sum(float((leaf**2).sum()) for leaf in jax.device_get(noise).values()) <= 0.5**2
       True
     """
     leaves, structure = jax.tree.flatten(like)

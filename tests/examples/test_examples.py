@@ -90,6 +90,36 @@ def few_unequal_nodes_are_enough(study):
     assert left.isel(setting=-1) > left.isel(setting=slice(0, -1)).max()
 
 
+def smoother_closer_and_nearer_is_faster(study):
+    far = np.log(study["sigma_distance"].isel(step=-1)).mean("seed")
+    assert (np.diff(far) < 0).all()
+    far = np.log(study["sigma2_distance"].isel(step=-1)).mean("seed")
+    assert (np.diff(far) > 0).all()
+    assert (np.diff(study["sigma_ratio"].mean("seed")) < 0).all()
+    loss = study["image_relative_loss"]
+    assert (loss.isel(image_step=-1) < loss.isel(image_step=0)).all()
+    assert (loss.isel(image_step=-1).mean("image_seed").diff("distance") > 0).all()
+
+
+def one_of_four_signs_succeeds(study):
+    own = study.sel(norm=0.5)
+    assert (abs(own["probability"] - own["thesis"]) < 0.05 + 4 * own["standard_error"]).all()
+    assert (own["undecided"] == 0).all()
+    assert (study["sign_outcome"].max("sign") == 1).all()
+    assert (study["sign_outcome"].sel(ratio=0).min("sign") == -1).all()
+    assert not study["elsewhere"].any()
+
+
+def descent_stays_longer_at_each_saddle_point(study):
+    escape = study["escape"].sel(rule="1/(4L)", saddle=slice(20, None))
+    limit = 1 + np.log(2) / np.log1p(1 / (2 * study.L))
+    assert abs(escape / escape.shift(saddle=1) / limit - 1).max() < 1e-6
+    assert (study["perturbed_escape"].sel(saddle=5) < 360).all()
+    last = study["stage"].isel(iteration=-1).sel(L=3.0)
+    assert last.sel(arithmetic="scaled") == 5
+    assert last.sel(arithmetic="float64") == 4
+
+
 # Arguments of a small run, what the table must show, and what must hold.
 CASES = {
     "seed_study": (
@@ -99,7 +129,7 @@ CASES = {
     ),
     "du2019_two_layer": ("--widths 25 200 --seeds 4", "200", widths_approach_the_limit),
     "infinite_width": (
-        "--widths 4 128 --seeds 4 --samples 3",
+        "--networks residual --widths 4 128 --seeds 4 --samples 3",
         "128",
         widths_approach_the_limit,
     ),
@@ -154,6 +184,22 @@ CASES = {
         "--loss cross-entropy --width 200 --seeds 2 --steps 100",
         "γ=.5 α=.7",
         few_unequal_nodes_are_enough,
+    ),
+    "du2019_filter": (
+        "--seeds 4 --samples 100 --moment-samples 400 --steps 50 --sigmas 0.1 5 --sigmas2 0.1 2 "
+        "--patches 3 --image-seeds 2 --image-samples 40 --image-steps 50 --image-distances 0.1 0.9",
+        "holds: (6.3b)",
+        smoother_closer_and_nearer_is_faster,
+    ),
+    "du2019_spurious_minimum": (
+        "--runs 300 --starts 2 --curves 2 --steps 400",
+        "holds: Theorem 5.4",
+        one_of_four_signs_succeeds,
+    ),
+    "du2019_saddles": (
+        "--dimensions 5 --smoothness 1 3 --seeds 6 --steps 20000",
+        "holds: perturbed descent reaches a minimum in every seed",
+        descent_stays_longer_at_each_saddle_point,
     ),
 }
 

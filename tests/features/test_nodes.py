@@ -192,10 +192,15 @@ def test_under_jit_and_vmap():
             features.importance(network, into, scales=jnp.full((5,), 0.2)),
         )
 
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *networks)
-    mapped = compiled(jax.vmap(both, in_axes=(0, None)))(stacked, scales)
-    for s, network in enumerate(networks):
-        for values, single in zip(mapped, both(network, scales), strict=True):
+    @compiled
+    def everything(networks, scales):
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *networks)
+        mapped = jax.vmap(both, in_axes=(0, None))(stacked, scales)
+        return mapped, [both(network, scales) for network in networks]
+
+    mapped, singles = jax.device_get(everything(networks, scales))
+    for s, single_values in enumerate(singles):
+        for values, single in zip(mapped, single_values, strict=True):
             assert_close(values[s], single)
 
 

@@ -21,7 +21,6 @@ def gelu(x):
 CLOSED = {
     "rectifier": {
         "relu": jax.nn.relu,
-        "maximum": lambda x: jnp.maximum(x, 0),
         "half": lambda x: 0.5 * (x + jnp.abs(x)),
         "scaled": lambda x: jnp.sqrt(2.0) * jax.nn.relu(-3 * x),
         "leaky": lambda x: jax.nn.leaky_relu(x, 0.3),
@@ -51,7 +50,6 @@ CLOSED = {
     "gelu": {
         "gelu": gelu,
         "gelu_scaled": lambda x: 2 * gelu(-1.3 * x),
-        "cdf": lambda x: x * norm.cdf(x),
     },
     "polynomial": {
         "hermite": lambda x: (x**3 - 3 * x) / jnp.sqrt(6.0),
@@ -70,8 +68,6 @@ OTHERS = {
     "relu6": jax.nn.relu6,
     "clipped_far": lambda x: jnp.clip(x, 0, 1e6),
     "shifted_relu": lambda x: jax.nn.relu(x - 1),
-    "elu": jax.nn.elu,
-    "silu": jax.nn.silu,
     "tanh": jnp.tanh,
     "sigmoid_1e6": lambda x: jax.nn.sigmoid(1e6 * x),
     "exp_clipped": lambda x: jnp.exp(jnp.minimum(x, 12)),
@@ -95,11 +91,11 @@ def at(h, x):
 def reference(f, g, k11, k12, k22, breaks=(0.0,)):
     """E[f(u) g(v)] by nested Gauss–Legendre, panels cut where u or v is at a break, and around
     the latter, where E[g(v) | u] changes over the spread of v."""
-    nodes, weights = np.polynomial.legendre.leggauss(80)
+    nodes, weights = np.polynomial.legendre.leggauss(56)
 
     def panels(cuts):
-        ends = np.broadcast_to([-12.0, 12.0], (*cuts.shape[:-1], 2))
-        edges = np.sort(np.concatenate([ends, np.clip(cuts, -12, 12)], axis=-1))
+        ends = np.broadcast_to([-10.0, 10.0], (*cuts.shape[:-1], 2))
+        edges = np.sort(np.concatenate([ends, np.clip(cuts, -10, 10)], axis=-1))
         halves = np.diff(edges)[..., None] / 2
         z = halves * nodes + (edges[..., :-1, None] + halves)
         density = halves * weights * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
@@ -165,19 +161,17 @@ def shifted_relu(x):
 
 
 EXACT = (1e-13,) * 4
-# Largest error of k_φ and k_φ' over ρ at variances 0.25, 1, 4 and 16, float64.
+# Largest error of k_φ and k_φ' over ρ at variances 0.25, 1, 4 and 16, float64; k_φ' of
+# shifted_relu is k_φ of a step.
 ACCURACY = {
     "tanh": (jnp.tanh, (0,), (1e-13, 1e-13, 1e-10, 2e-6), (1e-13, 1e-13, 1e-8, 1e-4)),
-    "softplus": (jax.nn.softplus, (0,), (1e-13, 1e-13, 1e-13, 1e-12), (1e-13, 1e-13, 1e-13, 1e-10)),
     "silu": (jax.nn.silu, (0,), (1e-13, 1e-13, 1e-13, 1e-10), (1e-13, 1e-13, 1e-13, 1e-9)),
     "gelu_tanh": (jax.nn.gelu, (0,), (1e-13, 1e-13, 1e-13, 1e-8), (1e-13, 1e-13, 1e-13, 1e-7)),
     "selu": (jax.nn.selu, (0,), EXACT, EXACT),
     "relu_squared": (lambda x: jax.nn.relu(x) ** 2, (0,), (*EXACT[1:], 1e-12), EXACT),
     "relu6": (jax.nn.relu6, (0, 6), EXACT, EXACT),
-    "hard_tanh": (jax.nn.hard_tanh, (-1, 1), EXACT, EXACT),
     "hard_silu": (jax.nn.hard_silu, (-3, 3), EXACT, EXACT),
     "shifted_relu": (shifted_relu, (1,), EXACT, EXACT),
-    "step_at_1": (step_at_1, (1,), EXACT, EXACT),
     "where_tanh": (where_tanh, (1,), (1e-10, 1e-10, 1e-10, 1e-8), (1e-10, 1e-10, 1e-10, 1e-6)),
 }
 
@@ -223,8 +217,8 @@ GRADED = {
     "cubic": MEMBERS["hermite"][0],
 }
 GRADED |= {"tanh": jnp.tanh, "silu": jax.nn.silu, "selu": jax.nn.selu}
-GRADED |= {name: ACCURACY[name][0] for name in ("hard_tanh", "hard_silu", "where_tanh")}
-BREAKS = {"hard_tanh": (-1, 1), "hard_silu": (-3, 3)}
+GRADED |= {"hard_tanh": jax.nn.hard_tanh, "hard_silu": jax.nn.hard_silu, "where_tanh": where_tanh}
+BREAKS = {"hard_silu": (-3, 3)}
 
 
 @functools.cache
@@ -242,7 +236,10 @@ def gradients(k, *points):
     return values_and_gradients(k, *points)[1]
 
 
-@pytest.mark.parametrize("name", [name for name in GRADED if name != "where_tanh"])
+ONE_OF_EACH_RULE = ["relu", "gelu", "erf", "sin", "cubic", "tanh", "selu", "hard_silu"]
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH_RULE)
 def test_gradient_is_gaussian_again(name):
     """∂E/∂k₁₂ = E[φ'φ'], and by parts ∂E/∂k₁₁ = (E[u φ'(u) φ(v)] − k₁₂ E[φ'φ'])/(2 k₁₁), which
     needs no second derivative; on the diagonal and at ρ = −1 too."""
@@ -286,7 +283,11 @@ def test_gradient_of_the_derivative_kernel(name):
         np.testing.assert_allclose(gradient[:2], expected, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["tanh", "silu", "gelu", "sin", "cubic", "hard_silu"])
+SINGLE = [(name, "float32") for name in ("tanh", "gelu", "hard_silu")]
+DOUBLE = [(name, "float64") for name in ("tanh", "gelu", "hard_silu", "sin", "cubic")]
+
+
+@pytest.mark.parametrize(("name", "dtype"), SINGLE + DOUBLE)
 def test_gradient_at_zero_variance(name, dtype):
     """u = 0: E = φ(0) E[φ(v)], ∂E/∂k₁₂ = φ'(0) E[φ'(v)], ∂E/∂k₁₁ = ½ φ''(0) E[φ(v)]."""
     phi = GRADED[name]
@@ -302,7 +303,10 @@ def test_gradient_at_zero_variance(name, dtype):
     np.testing.assert_allclose(values[0], at_zero[0] * averages[0], atol=tolerance)
 
 
-@pytest.mark.parametrize("name", ["relu", "gelu", "erf", "tanh", "selu"])
+FINITE = ["relu", "gelu", "erf", "tanh", "selu"]
+
+
+@pytest.mark.parametrize("name", FINITE)
 def test_derivatives_are_finite(name, dtype):
     points = [(0, 0, 0), (0, 0, 1), (1, 1, 1), (1, -1, 1), (1, 0, 1)]
     points = np.array(points, dtype).T
@@ -316,9 +320,13 @@ def test_derivatives_are_finite(name, dtype):
 def test_float32_follows_float64(name):
     k11, k12, k22 = np.array(COVARIANCES).T
     for k in dual(GRADED[name]):
-        single = quick(k)(*(v.astype("float32") for v in (k11, k12, k22)))
+        # Where another test has a program that gives the values, no second one is compiled.
+        values = _values_and_gradients(k) if name in FINITE else quick(k)
+        single, double = (values(*np.array([k11, k12, k22], t)) for t in ("float32", "float64"))
+        if name in FINITE:
+            single, double = single[0], double[0]
         # E[φ'φ'] of a kink sees the angle, which float32 resolves to √eps.
-        np.testing.assert_allclose(single, quick(k)(k11, k12, k22), rtol=1e-5, atol=5e-6)
+        np.testing.assert_allclose(single, double, rtol=1e-5, atol=5e-6)
 
 
 def test_small_sinusoids_keep_their_digits():

@@ -20,6 +20,8 @@ from ntkflow.kernels.operators import kernel_operator, ntk_operator
 
 KEY, N = jax.random.key(0), 100  # one size, that programs are compiled once
 run_lanczos = compiled(lanczos, static_argnames=("steps", "probes"))
+run_extremes, run_determinant = compiled(lanczos_extremes), compiled(log_determinant)
+run_dimension = compiled(effective_dimension)
 
 
 def normal(seed, *shape, dtype="float64"):
@@ -58,7 +60,7 @@ def many_probes():
 @pytest.mark.quick
 def test_extremes_lie_within_their_errors(dtype):
     values = np.concatenate([np.linspace(1.0, 2.0, 98), [0.5, 40.0]])
-    extremes = lanczos_extremes(one_probe(with_spectrum(values, dtype)))
+    extremes = run_extremes(one_probe(with_spectrum(values, dtype)))
     assert all(part.dtype == dtype for part in extremes if part.dtype != bool)
     assert extremes.smallest_resolved
     assert abs(extremes.smallest - 0.5) <= extremes.smallest_error
@@ -73,7 +75,7 @@ def test_bounds_hold_before_anything_has_converged():
     for seed in range(5):
         run = one_probe(operator, jax.random.key(seed), steps=8)
         tridiagonal = np.diag(run.diagonal[0]) + np.diag(run.off_diagonal[0, :-1], -1)
-        extremes = lanczos_extremes(run)
+        extremes = run_extremes(run)
         # The smallest Ritz value is a hundred times λ_min: it must not pass for it.
         assert np.linalg.eigvalsh(tridiagonal)[0] > 1e-4
         assert not extremes.smallest_resolved
@@ -87,28 +89,28 @@ def test_a_singular_kernel_is_not_resolved(dtype):
     x = jnp.concatenate([x, x[:3]])  # duplicate samples: λ_min = 0
     kernel = jnp.square(1 + x @ x.T)
     run = lanczos(KEY, of_matrix(kernel), steps=60, probes=1)  # its rounding decides below
-    extremes, exact = lanczos_extremes(run), extreme_eigenvalues(kernel)
+    extremes, exact = run_extremes(run), extreme_eigenvalues(kernel)
     assert exact.smallest == extremes.smallest == 0
     assert not extremes.smallest_resolved
     assert abs(extremes.largest - exact.largest) <= extremes.largest_error
     assert extremes.smallest_error < 1e-3 * exact.largest
     # The determinant is 0; what is said of its logarithm must not look like a number.
-    assert log_determinant(run).truncation_error == jnp.inf
+    assert run_determinant(run).truncation_error == jnp.inf
 
 
 def test_an_exhausted_probe_is_not_noise():
     # Three different eigenvalues: after three steps a probe has seen them all.
-    extremes = lanczos_extremes(one_probe(with_spectrum(np.repeat([1.0, 2.0, 7.0], [20, 50, 30]))))
+    extremes = run_extremes(one_probe(with_spectrum(np.repeat([1.0, 2.0, 7.0], [20, 50, 30]))))
     assert extremes.smallest_resolved
     assert abs(extremes.smallest - 1) <= extremes.smallest_error < 1e-12
     # And here after one, to a residual that is exactly 0 in optimized programs.
     run = lanczos(KEY, of_matrix(2 * jnp.eye(N)), steps=60, probes=1)
-    assert lanczos_extremes(run)[:2] == (2.0, 2.0)
-    assert_close(log_determinant(run).value, np.float64(N * np.log(2)))
+    assert run_extremes(run)[:2] == (2.0, 2.0)
+    assert_close(run_determinant(run).value, np.float64(N * np.log(2)))
 
 
 def test_an_indefinite_matrix_is_not_hidden():
-    extremes = lanczos_extremes(one_probe(with_spectrum(np.linspace(-1, 3, N))))
+    extremes = run_extremes(one_probe(with_spectrum(np.linspace(-1, 3, N))))
     assert abs(extremes.smallest + 1) < extremes.smallest_error < 0.01
 
 
@@ -132,7 +134,7 @@ def test_estimates_lie_within_standard_errors_which_are_honest(many_probes):
 def test_truncation_error_brackets_what_few_steps_leave_out():
     operator = with_spectrum(np.logspace(-3, 1, N))
     few, many = (one_probe(operator, steps=steps) for steps in (8, 60))
-    for estimate in (log_determinant, effective_dimension):
+    for estimate in (run_determinant, run_dimension):
         short, full = estimate(few, ridge=0.1), estimate(many, ridge=0.1)
         missed = abs(short.value - full.value)
         assert 1e-3 < missed < short.truncation_error < 100 * missed
@@ -170,9 +172,9 @@ def test_an_ntk_by_few_probes_at_once():
     run = lanczos(KEY, operator, steps=20, probes=6)
     theta = compiled(empirical_ntk(apply))(params, x).transpose(0, 2, 1, 3).reshape(60, 60)
     values = np.linalg.eigvalsh(np.asarray(theta, "float64"))
-    estimate = compiled(lambda run: effective_dimension(run, ridge=1.0))(run)
+    estimate = run_dimension(run, ridge=1.0)
     assert abs(estimate.value - np.sum(values / (values + 1))) < 3 * estimate.standard_error
-    extremes = lanczos_extremes(run)
+    extremes = run_extremes(run)
     assert abs(extremes.largest - values[-1]) <= extremes.largest_error
     assert abs(extremes.smallest - values[0]) <= extremes.smallest_error
 

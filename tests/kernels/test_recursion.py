@@ -67,9 +67,9 @@ def network(params, x, activation, w_std, b_std):
 
 @pytest.mark.parametrize("activation", [jax.nn.relu, jnp.tanh], ids=["relu", "tanh"])
 def test_wide_networks_have_these_kernels(activation):
-    """Means over 48 networks of width 512, whose bias of order depth/width is well below the
+    """Means over 48 networks of width 256, whose bias of order depth/width is well below the
     standard error."""
-    x, sizes = jnp.asarray(points(3, 4), "float32"), (4, 512, 512, 1)
+    x, sizes = jnp.asarray(points(3, 4), "float32"), (4, 256, 256, 1)
 
     def one(key):
         keys = jax.random.split(key, 6)
@@ -187,8 +187,8 @@ def test_bad_input(arguments, message):
         fully_connected_relu(*arguments)
 
 
-@pytest.mark.parametrize("activation", [jax.nn.relu, jax.nn.elu, jnp.tanh])
+@pytest.mark.parametrize("activation", [jax.nn.elu, jnp.tanh])
 def test_is_exactly_symmetric_whatever_the_rule(activation):
-    x = jax.random.normal(jax.random.key(0), (5, 3), "float32")
+    x = points(5, 3).astype("float32")
     for kernel in fully_connected(x, None, 2, 1.5, 0.1, activation):
-        assert (kernel == kernel.T).all()
+        np.testing.assert_array_equal(kernel, kernel.T)

@@ -78,7 +78,7 @@ def test_forward_is_the_formula(dtype):
 def test_errors_of_the_module_have_the_law_of_lemma_6_1():
     """By the module's own draws of W: mean (6.4), and the variance derived beside it."""
     d, m, variance, x = 4, 12, 1.7, jnp.array([[0.3, -1.0, 0.2, 0.5]])
-    module, norm = TiedAutoencoder(m, variance), float(jnp.linalg.norm(x))
+    module, norm = TiedAutoencoder(m, variance), float(np.linalg.norm(x))
 
     def error(key):
         return system.reconstruction_error(module.init(key, x), x)
@@ -180,19 +180,20 @@ def test_quantities_are_jax_functions():
 def test_an_untrained_network_maps_any_unit_input_to_itself():
     d, m = 5, 40_000
     x = np.concatenate([sphere(3, 50, d), np.eye(d), -np.eye(d)])
-    w = jnp.asarray(np.random.default_rng(4).normal(size=(d, m)))
-    u = np.asarray(predict(variables_of(2**0.5 * w), x))
+    w = np.random.default_rng(4).normal(size=(d, m))
+    outputs = compiled(predict)
+    u = np.asarray(outputs(variables_of(2**0.5 * w), x))
     bound = 5 * system.expected_error(d, m).value ** 0.5  # five times the root mean square
     assert (np.linalg.norm(u - x, axis=1) < bound).all()
     for variance in (1.0, 3.0):  # and to σ²/2 of itself otherwise
-        u = np.asarray(predict(variables_of(variance**0.5 * w), x))
+        u = np.asarray(outputs(variables_of(variance**0.5 * w), x))
         mean = system.mean_feature(x, variance)
         assert (np.linalg.norm(u - mean, axis=1) < 2 * bound).all()
         assert (np.linalg.norm(u - x, axis=1) > 0.4).all()
 
 
 def test_autodiff_gradient_is_the_one_by_hand(dtype):
-    x = jnp.concatenate([samples(5, 4, 3, dtype=dtype), jnp.zeros((1, 3), dtype)])  # w·0 = 0
+    x = samples(5, 5, 3, dtype=dtype) * np.array([1, 1, 1, 1, 0], dtype)[:, None]  # w·0 = 0
     y = samples(6, 5, 3, dtype=dtype)
     module, variables = (
         TiedAutoencoder(7, param_dtype=dtype),
@@ -215,24 +216,30 @@ def test_limit_kernel_is_the_mean_of_the_kernel_at_every_width():
     module = TiedAutoencoder(m, variance)
     kernel = empirical_ntk(module.apply)
     scaled = compiled(jax.vmap(lambda w: m * kernel(variables_of(w), x1, x2)))
-    draws = np.asarray(scaled(variance**0.5 * samples(8, 3000, 3, m)))
+    generator = np.random.default_rng(8)
+    draws = np.asarray(scaled(variance**0.5 * generator.normal(size=(3000, 3, m))))
     error = standard_error(draws)
-    assert (abs(draws.mean(axis=0) - limit_kernel(x1, x2, variance)) < 4 * error + 1e-12).all()
+    limit = np.asarray(compiled(limit_kernel)(x1, x2, variance))
+    assert (abs(draws.mean(axis=0) - limit) < 4 * error + 1e-12).all()
 
 
 def test_limit_kernel_at_its_singular_points(dtype):
     v = jnp.array([0.6, 0.8, 0.0], dtype)
-    x = jnp.stack([v, 3 * v, -v, 0 * v])
+    v = np.asarray(v)
+    x = jnp.asarray(np.stack([v, 3 * v, -v, 0 * v]))
     gram = np.eye(3) + np.outer(v, v)
     weight = np.array([[1, 3, 0, 0], [3, 9, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]])
     expected = (2 * weight[:, :, None, None] * gram).astype(dtype)
-    kernel, gradient = compiled(
-        lambda x: (limit_kernel(x), jax.grad(lambda x: limit_kernel(x).sum())(x))
-    )(x)
+    both = lambda x: (limit_kernel(x), jax.grad(lambda x: limit_kernel(x).sum())(x))  # noqa: E731
+    kernel, gradient = jax.device_get(compiled(both)(x))
     assert_close(kernel, expected)
     assert jax.eval_shape(lambda x: limit_kernel(x, variance=np.float64(2)), x).dtype == dtype
     assert (kernel == kernel.transpose(1, 0, 3, 2)).all()
     assert np.isfinite(gradient).all()
+
+
+def initial_weights(m):
+    return 2**0.5 * np.random.default_rng(11).normal(size=(4, m))
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +247,7 @@ def runs():
     """Descent of step size cm at two widths, its records, and what the frozen K^∞ predicts."""
     n, d, rate, steps = 6, 4, 0.1, 40
     x, held_out = sphere(9, n, d), sphere(10, 30, d)
-    both, results = jnp.concatenate([x, held_out]), {}
+    both, results = jnp.asarray(np.concatenate([x, held_out])), {}
 
     @compiled
     def predicted(steps, outputs):
@@ -251,7 +258,7 @@ def runs():
 
     for m in (100, 6400):
         module = TiedAutoencoder(m)
-        variables = variables_of(2**0.5 * samples(11, d, m))
+        variables = variables_of(jnp.asarray(initial_weights(m)))
         observers = system.observables() | {
             "held_out_error": system.held_out_error(held_out),
             "outputs": lambda snapshot: predict(snapshot.params, both),
@@ -259,9 +266,9 @@ def runs():
         run = descend(
             squared_loss(module.apply), optax.sgd(rate * m), steps, observe=observers, every=20
         )
-        trajectory = compiled(run)(variables, (x, x))
+        trajectory = jax.device_get(compiled(run)(variables, (x, x)))
         outputs = trajectory.history["outputs"]
-        results[m] = trajectory, predicted(trajectory.steps, outputs[0])
+        results[m] = trajectory, np.asarray(predicted(trajectory.steps, outputs[0]))
     return results
 
 
@@ -290,15 +297,15 @@ def test_training_helps_the_training_set_most_and_moves_wide_weights_little(runs
             history[name][0] / history[name][-1] for name in ("train_error", "held_out_error")
         )
         assert gain > 10 * held_out_gain
-        assert (jnp.diff(history["train_error"]) < 0).all()
+        assert (np.diff(history["train_error"]) < 0).all()
     movements = [float(runs[m][0].history["relative_movement"][-1]) for m in runs]
     assert movements[1] < movements[0] / 4
 
 
 def test_observers_are_their_definitions(runs):
     trajectory = runs[100][0]
-    x = sphere(10, 30, 4)
-    w, after = 2**0.5 * samples(11, 4, 100), system.weights(trajectory.params)
+    x = np.asarray(sphere(10, 30, 4))
+    w, after = initial_weights(100), system.weights(trajectory.params)
     last = {name: values[-1] for name, values in trajectory.history.items()}
     u = np.maximum(x @ after, 0) @ after.T / 100
     assert_close(last["held_out_error"], np.mean(np.sum(np.square(u - x), axis=1)))

@@ -48,14 +48,14 @@ def certificate_gradient_flow(
       ValueError: a record is missing, or the first is not at 0.
 
     Example:
-      >>> import jax.numpy as jnp
+      >>> import jax, jax.numpy as jnp
       >>> from ntkflow.systems.composite import observables, squared_loss_constants
       >>> from ntkflow.training.flow import gradient_flow
       >>> from ntkflow.training.losses import squared_loss
       >>> apply, x, y = lambda w, x: x @ w, jnp.diag(jnp.array([1.0, 2.0])), jnp.array([0.5, -0.5])
       >>> observe = observables(apply, squared_loss)
       >>> run = gradient_flow(squared_loss(apply), np.linspace(0, 3, 16), observe=observe)
-      >>> trajectory = run(jnp.zeros(2), (x, y))
+      >>> trajectory = jax.jit(run)(jnp.zeros(2), (x, y))
       >>> near, loss = NearIsometry(1.0, 2.0, 0.0), squared_loss_constants("half_sum")
       >>> certificate = certificate_gradient_flow(trajectory.history, trajectory.steps, near, loss)
       >>> bool(certificate.applies), bool(certificate.holds)  # a linear network: no condition (9)
@@ -118,14 +118,14 @@ def certificate_gradient_descent(
       ValueError: a record is missing, or the first is not at 0.
 
     Example:
-      >>> import optax, jax.numpy as jnp
+      >>> import jax, jax.numpy as jnp, optax
       >>> from ntkflow.systems.composite import squared_loss_constants, step_observables
       >>> from ntkflow.training.descent import descend
       >>> from ntkflow.training.losses import squared_loss
       >>> apply, x, y = lambda w, x: x @ w, jnp.diag(jnp.array([1.0, 2.0])), jnp.array([0.5, -0.5])
       >>> observe = step_observables(apply, squared_loss, 0.2)
       >>> run = descend(squared_loss(apply), optax.sgd(0.2), 9, observe=observe)
-      >>> trajectory = run(jnp.zeros(2), (x, y))
+      >>> trajectory = jax.jit(run)(jnp.zeros(2), (x, y))
       >>> near, loss = NearIsometry(1.0, 2.0, 0.0), squared_loss_constants("half_sum")
       >>> record = trajectory.history, trajectory.steps, near, loss
       >>> certificate = certificate_gradient_descent(*record)

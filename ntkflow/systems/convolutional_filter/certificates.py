@@ -129,17 +129,17 @@ def certificate_gradient_descent(
         at 0.
 
     Example:
-      >>> import jax, optax
       >>> from ntkflow.systems.convolutional_filter.gaussian import gaussian_gamma
       >>> from ntkflow.systems.convolutional_filter.gaussian import gaussian_smoothness
-      >>> from ntkflow.systems.convolutional_filter.population import gaussian_loss
-      >>> from ntkflow.training.descent import descend
-      >>> w_star = jnp.array([1.0, 0.0])
-      >>> observe = observables(w_star, loss=gaussian_loss, step_size=0.04)
-      >>> run = jax.jit(descend(gaussian_loss, optax.sgd(0.04), 50, observe=observe))
-      >>> trajectory = run(jnp.array([0.8, 0.6]), w_star)
+      >>> steps = np.arange(51)
+      >>> r = 0.5 * 0.98**steps  # ‖w − w*‖ of a start at w*/2, where ∇ℓ(w) = (w − w*)/2
+      >>> history = {  # by hand; `certificate_recovery` shows how a run is observed
+      ...     "distance": r, "largest_angle": np.arcsin(r), "angle": 0 * r, "loss": r**2 / 4,
+      ...     "zero_loss": 0.25 + 0 * r, "gradient_norm": r / 2, "descent": r**2 / 2,
+      ...     "step_size": 0.04 + 0 * r, "next_distance": 0.98 * r,
+      ...     "target_norm": 1 + 0 * r, "next_loss": (0.98 * r) ** 2 / 4}
       >>> rates = (gaussian_gamma, gaussian_smoothness, 1 / np.pi)
-      >>> certificate = certificate_gradient_descent(trajectory.history, trajectory.steps, *rates)
+      >>> certificate = certificate_gradient_descent(history, steps, *rates)
       >>> bool(certificate.applies), bool(certificate.holds)
       (True, True)
 

@@ -111,9 +111,9 @@ def certificate_close_patches(
         is 0, and has no angle.
 
     Example:
-      >>> t = jnp.linspace(-jnp.pi, jnp.pi, 1000, endpoint=False) + 1e-3
-      >>> both = jnp.stack([t - 0.02, t + 0.02], axis=1)
-      >>> z = jnp.stack([jnp.cos(both), jnp.sin(both)], axis=-1)
+      >>> t = np.linspace(-np.pi, np.pi, 1000, endpoint=False) + 1e-3
+      >>> both = np.stack([t - 0.02, t + 0.02], axis=1)
+      >>> z = np.stack([np.cos(both), np.sin(both)], axis=-1)
       >>> w_star, w = jnp.array([1.0, 0.0]), jnp.array([[1.0, 1e-3], [1.0, 1.0]])
       >>> [bool(certificate_close_patches(z, w_star, w, printed=p).holds) for p in (False, True)]
       [True, False]

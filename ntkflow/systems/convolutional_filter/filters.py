@@ -81,7 +81,8 @@ def gabor_filter(
         that is no one finite number.
 
     Example:
-      >>> gabor_filter(3, wavelength=4.0, aspect=1.0).reshape(3, 3).round(2).tolist()
+      >>> draw = jax.jit(gabor_filter, static_argnums=0)
+      >>> np.asarray(draw(3, wavelength=4.0, aspect=1.0)).reshape(3, 3).round(2).tolist()
       [[0.0, 0.91, 0.0], [0.0, 1.0, 0.0], [0.0, 0.91, 0.0]]
 
     Reference: Daugman (1985), "Uncertainty relation for resolution in space, spatial frequency, and

@@ -43,9 +43,9 @@ def initialize_in_ball(
       ValueError: p is no whole number greater than 0, a radius that is not positive.
 
     Example:
-      >>> variables = initialize_in_ball(jax.random.key(0), 5, radius=0.1)
-      >>> w = variables["params"]["filter"]
-      >>> w.shape, bool(jnp.linalg.norm(w) <= 0.1)
+      >>> draw = jax.jit(initialize_in_ball, static_argnums=1)
+      >>> w = draw(jax.random.key(0), 5, radius=0.1)["params"]["filter"]
+      >>> w.shape, bool(np.linalg.norm(w) <= 0.1)
       ((5,), True)
 
     Reference: Du (2019), Theorem 6.6.

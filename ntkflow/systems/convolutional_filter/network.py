@@ -53,10 +53,10 @@ class ConvolutionalFilter(nn.Module):
     Example:
       >>> module = ConvolutionalFilter()
       >>> z = jnp.ones((6, 3, 4))
-      >>> variables = module.init(jax.random.key(0), z)
+      >>> variables = jax.jit(module.init)(jax.random.key(0), z)
       >>> jax.tree.map(jnp.shape, variables)
       {'params': {'filter': (4,)}}
-      >>> module.apply(variables, z).shape
+      >>> jax.jit(module.apply)(variables, z).shape
       (6,)
 
     Reference: Du (2019), "Gradient Descent for Non-convex Problems in Modern Machine Learning",
@@ -110,7 +110,8 @@ def loss(variables: Any, data: tuple[ArrayLike, ArrayLike]) -> jax.Array:
 
     Example:
       >>> z = jnp.array([[[1.0, 0.0], [-1.0, 2.0]]])
-      >>> float(loss({"params": {"filter": jnp.array([3.0, 1.0])}}, (z, jnp.array([0.5]))))
+      >>> variables = {"params": {"filter": jnp.array([3.0, 1.0])}}
+      >>> float(jax.jit(loss)(variables, (z, jnp.array([0.5]))))
       0.5
 
     Reference: Du (2019), section 6.1.
@@ -134,7 +135,7 @@ def sampled_gradient(w: Any, z: ArrayLike, y: ArrayLike) -> jax.Array:
 
     Example:
       >>> z = jnp.array([[[1.0, 0.0], [-1.0, 2.0]]])
-      >>> sampled_gradient(jnp.array([3.0, 1.0]), z, jnp.array([0.5])).tolist()
+      >>> jax.jit(sampled_gradient)(jnp.array([3.0, 1.0]), z, jnp.array([0.5])).tolist()
       [0.5, 0.0]
 
     Reference: Du (2019), (6.2).

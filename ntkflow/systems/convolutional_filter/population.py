@@ -187,9 +187,9 @@ def population_gradient(w: Any, w_star: Any, z: ArrayLike, *, printed: bool = Fa
     Example:
       >>> z = jnp.array([[[2.0, 0.0], [-4.0, 2.0]]])
       >>> w, w_star = jnp.array([3.0, 0.0]), jnp.array([0.0, 1.0])
-      >>> population_gradient(w, w_star, z).tolist()
+      >>> jax.jit(population_gradient)(w, w_star, z).tolist()
       [2.0, 0.0]
-      >>> jax.grad(population_loss)(w, w_star, z).tolist()
+      >>> jax.jit(jax.grad(population_loss))(w, w_star, z).tolist()
       [2.0, 0.0]
 
     Reference: Du (2019), section 6.2, and proof of Theorem 6.3.
@@ -224,7 +224,7 @@ def descent_terms(w: Any, w_star: Any, z: ArrayLike) -> DescentTerms:
 
     Example:
       >>> z = jnp.array([[[2.0, 1.0]], [[4.0, -2.0]]])
-      >>> terms = descent_terms(jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0]), z)
+      >>> terms = jax.jit(descent_terms)(jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0]), z)
       >>> [float(term) for term in terms]
       [0.5, 12.0, 0.0]
 

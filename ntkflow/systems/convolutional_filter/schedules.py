@@ -44,7 +44,7 @@ def adaptive_step(
 
     Example:
       >>> rule = adaptive_step(lambda phi: 0.5 - 0.3 * phi, lambda phi: 0.5 - 0 * phi, 0.125)
-      >>> rule(jnp.array([0.0, 1.0])).round(4).tolist()
+      >>> jax.jit(rule)(jnp.array([0.0, 1.0])).round(4).tolist()
       [0.25, 0.1]
 
     Reference: Du (2019), Theorems 6.2 and 6.3.

@@ -44,8 +44,8 @@ def certificate_gradient_flow(
       >>> network, x, y = HomogeneousNetwork((5, 4, 1)), jnp.eye(3), jnp.ones((3, 1))
       >>> loss = average_loss(network.apply)
       >>> run = gradient_flow(loss, times=[0.0, 1.0, 2.0], observe=observables(loss))
-      >>> history = jax.jit(run)(network.init(jax.random.key(0), x), (x, y)).history
-      >>> certificate = certificate_gradient_flow(history)
+      >>> trajectory = jax.jit(lambda key: run(network.init(key, x), (x, y)))(jax.random.key(0))
+      >>> certificate = certificate_gradient_flow(trajectory.history)
       >>> bool(certificate.applies), bool(certificate.holds), len(certificate.claims)
       (True, True, 3)
 
@@ -116,10 +116,8 @@ def certificate_gradient_descent(
       >>> network, x, y = HomogeneousNetwork((5, 4, 1)), jnp.eye(3), jnp.ones((3, 1))
       >>> optimizer = optax.chain(optax.sgd(0.1), accumulate_drift())
       >>> run = descend(average_loss(network.apply), optimizer, steps=20, every=20)
-      >>> certificate = certificate_gradient_descent(
-      ...     jax.jit(run)(network.init(jax.random.key(0), x), (x, y))
-      ... )
-      >>> bool(certificate.holds)
+      >>> trajectory = jax.jit(lambda key: run(network.init(key, x), (x, y)))(jax.random.key(0))
+      >>> bool(certificate_gradient_descent(trajectory).holds)
       True
 
     Reference: derived from Du (2019), proof of Theorem 4.1.

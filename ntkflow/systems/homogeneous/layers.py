@@ -58,7 +58,7 @@ def layer_names(params: Any) -> tuple[str, ...]:
     Example:
       >>> import flax.linen as nn
       >>> module = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(2)])
-      >>> layer_names(module.init(jax.random.key(0), jnp.ones((1, 3))))
+      >>> layer_names(jax.eval_shape(module.init, jax.random.key(0), jnp.ones((1, 3))))
       ('layers_0/kernel', 'layers_2/kernel')
     """
     paths = ["/".join(path) for path in _leaves(params)]

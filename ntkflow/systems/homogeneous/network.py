@@ -139,11 +139,12 @@ class HomogeneousNetwork(nn.Module):
     Example:
       >>> from ntkflow.systems.homogeneous import convolution
       >>> network = HomogeneousNetwork((16, convolution(16, 1, filters=2, size=3), 10))
-      >>> variables = network.init(jax.random.key(0), jnp.ones((5, 8)))
+      >>> key, x = jax.random.key(0), jnp.ones((5, 8))
+      >>> outputs, variables = jax.jit(network.init_with_output)(key, x)
       >>> jax.tree.map(jnp.shape, variables["params"])
       {'layer_1': {'kernel': (8, 16)}, 'layer_2': {'shared': (6,)},
        'layer_3': {'kernel': (28, 10)}}
-      >>> network.apply(variables, jnp.ones((5, 8))).shape
+      >>> outputs.shape
       (5, 10)
 
     Reference: Du (2019), sections 4.2.1 and 4.2.2.

@@ -109,7 +109,7 @@ def accumulate_drift(
       >>> network, x, y = HomogeneousNetwork((5, 4, 1)), jnp.eye(3), jnp.ones((3, 1))
       >>> optimizer = optax.chain(optax.sgd(0.1), accumulate_drift())
       >>> run = descend(average_loss(network.apply), optimizer, steps=20, every=20)
-      >>> trajectory = run(network.init(jax.random.key(0), x), (x, y))
+      >>> trajectory = jax.jit(lambda key: run(network.init(key, x), (x, y)))(jax.random.key(0))
       >>> before, after = (
       ...     imbalance(params).layer
       ...     for params in (trajectory.state.initial_params, trajectory.params)

@@ -42,12 +42,14 @@ def certificate_gradient_descent(
       >>> import jax, optax
       >>> from ntkflow.systems import matrix_factorization as system
       >>> from ntkflow.training.descent import descend
-      >>> m = system.low_rank_target(jax.random.key(0), 5, 4, 2)
-      >>> params = system.initialize(jax.random.key(1), 5, 4, 2, std=0.01)
       >>> schedule = system.theorem_schedule(epsilon=0.1, rank=2, norm=1.0)
       >>> observe = system.step_observables(schedule)
       >>> run = descend(system.objective, optax.sgd(schedule), 50, observe=observe)
-      >>> trajectory = jax.jit(run)(params, m)
+      >>> @jax.jit
+      ... def experiment(key):
+      ...     target = system.low_rank_target(key, 5, 4, 2)
+      ...     return run(system.initialize(key, 5, 4, 2, std=0.01), target)
+      >>> trajectory = experiment(jax.random.key(0))
       >>> certificate = certificate_gradient_descent(trajectory.history, trajectory.steps, 2, 0.1)
       >>> bool(certificate.applies), bool(certificate.holds)
       (True, True)

@@ -211,8 +211,8 @@ def sample_limit(
     Example:
       >>> from ntkflow.systems.node_scaling.scales import zipf
       >>> x, weights = jnp.eye(2), zipf(50, 0.5)
-      >>> draw = lambda gamma: sample_limit(
-      ...     jax.random.key(0), x, weights, gamma, activation=jax.nn.relu)
+      >>> draw = jax.jit(lambda gamma: sample_limit(
+      ...     jax.random.key(0), x, weights, gamma, activation=jax.nn.relu))
       >>> draw(1.0).tolist(), bool(jnp.all(draw(0.5) == draw(1.0)))
       ([[0.25, 0.0], [0.0, 0.25]], False)
 

@@ -50,16 +50,18 @@ class NodeScaledNetwork(nn.Module):
 
     Example:
       >>> module = NodeScaledNetwork(jnp.array([0.5, 0.25, 0.25]))
-      >>> variables = module.init(jax.random.key(0), jnp.ones((1, 4)))
+      >>> initialize = jax.jit(lambda key, x: module.init_with_output(key, x))
+      >>> outputs, variables = initialize(jax.random.key(0), jnp.ones((5, 4)))
       >>> jax.tree.map(jnp.shape, variables)
       {'fixed': {'output': (3,), 'scales': (3,)}, 'params': {'kernel': (4, 3)}}
-      >>> module.apply(variables, jnp.ones((5, 4))).shape
+      >>> outputs.shape
       (5,)
 
       Settings as one program:
 
       >>> from ntkflow.systems.node_scaling.scales import node_scales, zipf
-      >>> @jax.vmap
+      >>> @jax.jit
+      ... @jax.vmap
       ... def initialize(gamma, alpha):
       ...     module = NodeScaledNetwork(node_scales(zipf(3, alpha), gamma))
       ...     return module.init(jax.random.key(0), jnp.ones((1, 4)))

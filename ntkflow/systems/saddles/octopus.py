@@ -46,7 +46,7 @@ def octopus(x: ArrayLike, constants: Constants = THESIS) -> jax.Array:
       >>> tau = Constants().tau
       >>> octopus(jnp.array([[0.0, 0.0], [4 * tau, 0.0], [4 * tau, -4 * tau]])).round(3).tolist()
       [0.0, -139.87, -279.741]
-      >>> jax.hessian(octopus)(jnp.zeros(2)).round(3).tolist()
+      >>> jax.jit(jax.hessian(octopus))(jnp.zeros(2)).round(3).tolist()
       [[-2.0, 0.0], [0.0, 5.437]]
       >>> octopus(jnp.array([0.0, 3.0]))
       Traceback (most recent call last):

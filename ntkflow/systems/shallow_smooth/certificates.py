@@ -88,7 +88,7 @@ def certificate_gradient_descent(
       >>> module = ShallowSmooth(64, 1, *scales, activation=jnp.tanh)
       >>> loss, observe = squared_loss(module.apply, "sum"), step_observables(jnp.tanh, 1e-3)
       >>> run = descend(loss, optax.sgd(1e-3), 20, observe=observe, every=10)
-      >>> trajectory = jax.jit(run)(module.init(jax.random.key(0), x), (x, y))
+      >>> trajectory = jax.jit(lambda key: run(module.init(key, x), (x, y)))(jax.random.key(0))
       >>> certificate = certificate_gradient_descent(
       ...     trajectory.history, trajectory.steps, (x, y), 64, scales, jnp.tanh, t=1
       ... )

@@ -55,10 +55,11 @@ class ShallowSmooth(nn.Module):
 
     Example:
       >>> module = ShallowSmooth(width=64, outputs=2, omega1=1.0, omega2=0.1)
-      >>> variables = module.init(jax.random.key(0), jnp.ones((1, 3)))
+      >>> key, x = jax.random.key(0), jnp.ones((5, 3))
+      >>> outputs, variables = jax.jit(module.init_with_output)(key, x)
       >>> jax.tree.map(jnp.shape, variables)
       {'params': {'hidden': (3, 64), 'output': (64, 2)}}
-      >>> module.apply(variables, jnp.ones((5, 3))).shape
+      >>> outputs.shape
       (5, 2)
 
     Reference: Song, Ramezani-Kebrya, Pethick, Eftekhari and Cevher (2021), "Subquadratic

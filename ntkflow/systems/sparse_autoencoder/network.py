@@ -39,10 +39,11 @@ class SparseAutoencoder(nn.Module):
 
     Example:
       >>> module = SparseAutoencoder(width=4, activation=threshold(0.5))
-      >>> parameters = module.init(jax.random.key(0), jnp.ones((1, 3)))
+      >>> key, x = jax.random.key(0), jnp.ones((5, 3))
+      >>> outputs, parameters = jax.jit(module.init_with_output)(key, x)
       >>> jax.tree.map(jnp.shape, parameters)
       {'params': {'bias': (4,), 'weights': (3, 4)}}
-      >>> module.apply(parameters, jnp.ones((5, 3))).shape
+      >>> outputs.shape
       (5, 3)
 
     Reference: Nguyen, Wong and Hegde (2019b), equation (2).

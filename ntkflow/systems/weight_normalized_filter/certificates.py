@@ -62,12 +62,13 @@ def certificate_convergence(
         (0, 1].
 
     Example:
+      >>> import jax
       >>> from ntkflow.systems.weight_normalized_filter.reduction import (
       ...     Reduced, reduced_observables, simulate
       ... )
       >>> start, problem = Reduced(0.3, 1.0, 0.5, 0.2, 0.1), Problem(20, 1.0, 1.0)
       >>> steps, path = simulate(start, problem, 0.25, steps=600)
-      >>> history = reduced_observables(path, problem)
+      >>> history = jax.jit(reduced_observables)(path, problem)
       >>> certificate = certificate_convergence(history, steps, problem, 0.25)
       >>> bool(certificate.applies), bool(certificate.holds)
       (True, True)

@@ -47,12 +47,13 @@ def certificate_spurious(
         the hypotheses, or than 2π/(k+π−1); a record is missing, the first is not at 0.
 
     Example:
+      >>> import jax
       >>> from ntkflow.systems.weight_normalized_filter.reduction import (
       ...     Reduced, reduced_observables, simulate
       ... )
       >>> start, problem = Reduced(-0.5, 1.0, 0.2, -0.1, 0.1), Problem(20, 0.2, 1.0)
       >>> steps, path = simulate(start, problem, 0.25, steps=600)
-      >>> history = reduced_observables(path, problem)
+      >>> history = jax.jit(reduced_observables)(path, problem)
       >>> certificate = certificate_spurious(history, steps, problem, 0.25)
       >>> bool(certificate.applies), bool(certificate.holds)
       (True, True)

@@ -72,7 +72,7 @@ def of_one_layer(outputs):
 
 KERNELS = {
     "infinite": lambda x: functools.partial(fully_connected_relu, depth=1),
-    "full": lambda x: functools.partial(empirical("full"), params(MLP(3), x)),
+    "full": lambda x: of_one_layer("full"),
     "diagonal": lambda x: of_one_layer("diagonal"),
     "trace": lambda x: of_one_layer("trace"),
     "one sample": lambda x: of_one_layer("full"),

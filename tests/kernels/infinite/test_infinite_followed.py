@@ -291,7 +291,6 @@ def statistics(x):
 
 BY_HAND = {
     "gated linear unit": (Gated(), gated, X),
-    "trained LayerNorm, relu": (normalized(nn.relu), normalized_by_hand(nn.relu), X),
     "trained LayerNorm, sin": (normalized(jnp.sin), normalized_by_hand(jnp.sin), X),
     "scales of nodes": (Nodes(False), nodes(False), X),
     "trained random scale": (Nodes(True), nodes(True), X),

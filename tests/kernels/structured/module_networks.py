@@ -93,9 +93,8 @@ def resnet():
         def __call__(self, x):
             x = nn.relu(nn.GroupNorm(2)(nn.Conv(4, (3, 3), use_bias=False)(x)))
             y = nn.relu(nn.GroupNorm(2)(nn.Conv(6, (3, 3), 2)(x)))
-            y = nn.GroupNorm(2)(nn.Conv(6, (3, 3))(y))
+            y = nn.Conv(6, (3, 3))(y)
             x = nn.relu(y + nn.Conv(6, (1, 1), 2)(x))
-            x = x + nn.Conv(6, (3, 3))(nn.relu(x))
             return nn.Dense(3)(spatial_mean(x))
 
     return linen(ResNet(), IMAGE)
@@ -219,12 +218,6 @@ def weight_norm():
             return nn.WeightNorm(nn.Dense(2), use_scale=False)(x)
 
     return linen(Model())
-
-
-@network
-def lstm():
-    module = chain(nn.RNN(nn.LSTMCell(3, param_dtype=float)), lambda x: x[:, -1])
-    return linen(module, (4, 2))
 
 
 @network

@@ -61,7 +61,7 @@ def network():
         kernel = empirical_ntk(module.apply)(variables, X)
         return jax.jacrev(outputs)(flat), kernel, X - outputs(flat)
 
-    return module, variables, *quantities(variables)
+    return module, variables, *jax.device_get(quantities(variables))
 
 
 @pytest.mark.quick

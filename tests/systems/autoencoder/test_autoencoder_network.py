@@ -131,7 +131,7 @@ def test_patterns_count_zero_as_inactive():
 
 @pytest.mark.parametrize(("constant_input", "dtype"), [(False, "float32"), (True, "float64")])
 def test_autodiff_gradients_are_equations_5_4_and_5_5(constant_input, dtype):
-    x = jnp.concatenate([sphere(4, 4, 3, dtype), jnp.zeros((1, 3), dtype)])  # w·0 = 0: the kink
+    x = np.concatenate([sphere(4, 4, 3, dtype), np.zeros((1, 3), dtype)])  # w·0 = 0: the kink
     module, variables = initialize(7, x, constant_input=constant_input)
 
     def both(variables):
@@ -182,11 +182,11 @@ def test_gradient_flow_moves_what_trains():
     module, variables = initialize(40, x, "encoder")
     # Tighter tolerances creep: some weights slide along a kink w_r·x_i = 0 (see `Autoencoder`).
     flow = gradient_flow(squared_loss(module.apply), [0.0, 5.0, 20.0], rtol=1e-4, atol=1e-5)
-    trajectory = compiled(flow)(variables, (x, x))
+    trajectory = jax.device_get(compiled(flow)(variables, (x, x)))
     assert trajectory.state.solver_steps < 200
     losses = trajectory.history["loss"]
     assert losses[0] > losses[1] > losses[2]
-    moved = jax.tree.map(lambda a, b: np.any(a != b), variables, trajectory.params)
+    moved = jax.tree.map(lambda a, b: np.any(a != b), jax.device_get(variables), trajectory.params)
     assert all(jax.tree.leaves(moved["params"]))
     assert not any(jax.tree.leaves(moved["fixed"]))
 

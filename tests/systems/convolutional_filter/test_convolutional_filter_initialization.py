@@ -1,7 +1,5 @@
 """Random initialization in a ball: Theorem 6.6 and Corollary 6.1 against draws."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,15 +20,21 @@ def draws():
         variables = init.initialize_in_ball(key, SIZE, 2 * alpha)
         return variables["params"]["filter"], init.starts_well(variables, w_star, alpha)
 
-    keys = jax.random.split(jax.random.key(1), DRAWS)
-    return functools.partial(compiled(jax.vmap(one, in_axes=(0, None))), keys)
+    @compiled
+    def draw(alpha):
+        keys = jax.random.split(jax.random.key(1), DRAWS)
+        return jax.vmap(one, in_axes=(0, None))(keys, alpha)
+
+    return lambda alpha: jax.device_get(draw(alpha))
 
 
 def test_bounds_exact_and_draws(draws):
     p = np.array([SIZE, SIZE, 2, 2, 20, 20])
     alpha = np.array([0.25, 1.0, 0.25, 1.0, 0.25, 1.0]) / np.sqrt(2 * np.pi * p)
-    printed = init.initialization_probability(alpha, p, printed=True).value
-    corrected = init.initialization_probability(alpha, p).value
+    printed, corrected = (
+        np.asarray(init.initialization_probability(alpha, p, printed=which).value)
+        for which in (True, False)
+    )
     exact = np.asarray(
         init.exact_initialization_probability(jnp.asarray(alpha), jnp.asarray(1.0 * p))
     )
@@ -54,6 +58,7 @@ def test_exact_probabilities(dtype):
     alpha, p, expected = np.array([*CATALOG, *LINE, (*MANY, 0.0)]).T
     exact = init.exact_initialization_probability(jnp.asarray(alpha, dtype), jnp.asarray(p, dtype))
     assert exact.dtype == dtype
+    exact = np.asarray(exact)
     np.testing.assert_allclose(exact[:2], expected[:2], atol=2e-3)
     np.testing.assert_allclose(exact[2:5], expected[2:5], rtol=100 * np.finfo(dtype).eps)
     # Many entries do not underflow, in float32 either; the bounds are below.

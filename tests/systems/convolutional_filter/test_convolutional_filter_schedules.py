@@ -58,9 +58,9 @@ def _scheduled(w_0, observe):
             history = descend(gaussian_loss, optimizer, 2500, observe=observe)(w_0, W_STAR).history
             return history["distance"]
 
-        switches = jnp.array([0, SWITCH, 80])
+        switches = np.array([0, SWITCH, 80])
         _HISTORY["all"] = np.asarray(
-            compiled(jax.vmap(run))(jnp.stack([early, late, late]), switches)
+            compiled(jax.vmap(run))(np.stack([early, late, late]), switches)
         )
     return _HISTORY["all"]
 

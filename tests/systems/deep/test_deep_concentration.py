@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_close, compiled
+from once import constants_once
 
+from ntkflow.systems.deep import concentration
 from ntkflow.systems.deep.activations import activation_constants
 from ntkflow.systems.deep.concentration import (
     FrameworkConstants,
@@ -21,6 +23,12 @@ from ntkflow.systems.deep.networks import ConvolutionalResNet, FullyConnected, R
 
 SEEDS = 24
 ONE = FrameworkConstants(1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def once():
+    with constants_once(concentration):
+        yield
 
 
 def steep(z):
@@ -45,15 +53,15 @@ def drawn(module, x, dtype="float64", seeds=SEEDS):
 
 
 def mean_errors(module, x, found):
-    many = jax.vmap(lambda variables: initial_errors(module, variables, x, found))
-    return jax.tree.map(lambda errors: np.mean(errors, axis=0), compiled(many)(drawn(module, x)))
+    many = compiled(jax.vmap(lambda variables: initial_errors(module, variables, x, found)))
+    return jax.tree.map(lambda errors: errors.mean(axis=0), jax.device_get(many(drawn(module, x))))
 
 
 def nothing(module, x):
     """A limit of zeros: what is measured against it are the features' own moments."""
     pixels, layers, n = x.shape[1:-1], module.depth, len(x)
-    kernels = jnp.zeros((layers, n, n, *pixels, *pixels), x.dtype)
-    return Limit(kernels, jnp.zeros((layers, n, *pixels), x.dtype), jnp.zeros((n, n), x.dtype))
+    shapes = (layers, n, n, *pixels, *pixels), (layers, n, *pixels), (n, n)
+    return Limit(*(jnp.asarray(np.zeros(shape, x.dtype)) for shape in shapes))
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +70,7 @@ def measured():
     x, found, errors = inputs(3, 5), {}, {}
     for architecture, widths in ((FullyConnected, (256,)), (ResNet, (16, 256))):
         module = architecture(width=1, depth=6, activation=steep)
-        found[architecture] = compiled(lambda x: limit(module, x))(x)
+        found[architecture] = jax.device_get(compiled(lambda x: limit(module, x))(x))
         for width in widths:
             wide = architecture(width=width, depth=6, activation=steep)
             errors[architecture, width] = mean_errors(wide, x, found[architecture])
@@ -92,11 +100,11 @@ def test_errors_grow_with_depth_in_fully_connected_networks_alone(measured):
 
 
 def test_measured_errors_are_what_their_names_say(dtype):
-    x = inputs(2, 3, 2).astype(dtype)
+    x = jnp.asarray(np.asarray(inputs(2, 3, 2)), dtype)
     module = ConvolutionalResNet(width=8, depth=3)
-    variables = jax.tree.map(lambda leaf: leaf[0], drawn(module, x, dtype, seeds=1))
+    variables = jax.tree.map(lambda leaf: np.asarray(leaf)[0], drawn(module, x, dtype, seeds=1))
     measure = compiled(lambda *given: initial_errors(module, *given))
-    found = measure(variables, x, nothing(module, x))
+    found = jax.device_get(measure(variables, x, nothing(module, x)))
     assert {leaf.dtype for leaf in found} == {jnp.dtype(dtype)}
 
     def phi(h):  # (n, p, c) -> (n, p, q, c)
@@ -133,7 +141,7 @@ def test_constants_have_the_orders_of_remark_3_7():
     assert growth[0] / growth[1] == pytest.approx(10, rel=0.1)
 
     module = FullyConnected(width=4, depth=100)
-    unit = nothing(module, x)._replace(kernels=jnp.ones((100, 2, 2)))
+    unit = nothing(module, x)._replace(kernels=jnp.asarray(np.ones((100, 2, 2))))
     constants = framework_constants(module, unit)
     assert constants.skip == 0
     assert constants.weights == 2

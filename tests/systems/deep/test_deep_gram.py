@@ -30,6 +30,10 @@ def initialize(name, dtype="float64", n=4, **choices):
     return module, jax.tree.map(draw, shapes), x
 
 
+def last_gram_of(module):
+    return compiled(lambda variables, x: last_layer_gram(module, variables, x))
+
+
 @pytest.mark.parametrize(
     ("name", "dtype"), [*((name, "float64") for name in NAMES), ("resnet", "float32")]
 )
@@ -45,7 +49,7 @@ def test_grams_of_layers(name, dtype):
         last = hidden(module, variables, x)[-1]
         return layer_grams(module, variables, x), jacobians, last, closed, total
 
-    grams, jacobians, last, closed, ntk = all_(variables)
+    grams, jacobians, last, closed, ntk = jax.device_get(all_(variables))
     assert list(grams) == ["layer_1", "layer_2", "layer_3", "output"]
     rows = {key: np.asarray(leaf).reshape(4, -1) for key, leaf in jacobians.items()}
     total = sum(row @ row.T for row in rows.values())
@@ -116,7 +120,7 @@ def test_closed_forms_are_the_printed_sums():
 def test_gradients_of_the_thesis(name):
     """∂L/∂W^(h), with the factors in the order of the layers, and f_i − y_i in both networks."""
     module, variables, x = initialize(name)
-    y = jnp.arange(4.0)
+    y = np.arange(4.0)
 
     @compiled
     def all_(variables):
@@ -124,7 +128,7 @@ def test_gradients_of_the_thesis(name):
         return gradient, module.apply(variables, x), hidden(module, variables, x)
 
     gradient, outputs, layers = jax.tree.map(np.asarray, all_(variables))
-    residual = outputs - np.asarray(y)
+    residual = outputs - y
     weights = {key: np.asarray(leaf).T for key, leaf in variables["params"].items()}
     depth, m = 3, module.width
     scales = [(normalization(module.activation) / m) ** 0.5] * depth
@@ -154,13 +158,14 @@ def test_layers_are_in_the_order_of_the_network():
     module, variables, x = initialize("resnet", depth=10, n=2)
     grams = layer_grams(module, variables, x)
     assert list(grams) == [*(f"layer_{h}" for h in range(1, 11)), "output"]
-    assert_close(grams["layer_10"], last_layer_gram(module, variables, x))
+    assert_close(grams["layer_10"], last_gram_of(module)(variables, x))
 
 
 def test_under_transforms():
     """As an observer would: inside a compiled loop, and for several seeds at once."""
     module, variables, x = initialize("fully connected", depth=2)
-    both = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), variables)
+    twice = lambda leaf: np.stack([leaf, 2 * np.asarray(leaf)])  # noqa: E731
+    both = jax.tree.map(twice, variables)
 
     @compiled
     @jax.vmap
@@ -168,8 +173,8 @@ def test_under_transforms():
         block = layer_grams(module, variables, x)["layer_2"]
         return last_layer_gram(module, variables, x), block
 
-    closed, block = observe(both)
-    assert_close(closed[0], last_layer_gram(module, variables, x))
+    closed, block = jax.device_get(observe(both))
+    assert_close(closed[0], last_gram_of(module)(variables, x))
     assert_close(closed, block)
 
 

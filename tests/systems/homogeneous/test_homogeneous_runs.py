@@ -88,7 +88,8 @@ def test_another_activation_is_found_out():
 
 
 def test_a_flow_that_failed_holds_nothing(flow):
-    failed = jax.tree.map(lambda leaf: leaf.at[-1].set(jnp.inf), flow.history)
+    lost = lambda leaf: np.append(leaf[:-1], np.full_like(leaf[-1:], np.inf), axis=0)  # noqa: E731
+    failed = jax.tree.map(lost, jax.device_get(flow.history))
     assert not certificate_gradient_flow(failed).holds
 
 
@@ -103,15 +104,16 @@ def test_the_drift_of_descent_is_exact(dtype):
     network = HomogeneousNetwork((5, 4, 3), (nn.leaky_relu, jax.nn.identity), param_dtype=dtype)
     data = X.astype(dtype), Y.astype(dtype)
     trajectory = descent(network, 0.1, 300, data, linear=[2])
-    balance = compiled(lambda params: imbalance(params, linear=[2]))
-    before, after = balance(trajectory.state.initial_params), balance(trajectory.params)
-    total = drift(trajectory.state)
-    size = float(squared_norms(trajectory.params).max())
+    balance = compiled(lambda params: (imbalance(params, linear=[2]), squared_norms(params)))
+    before, _ = jax.device_get(balance(trajectory.state.initial_params))
+    after, norms = jax.device_get(balance(trajectory.params))
+    total = jax.device_get(drift(trajectory.state))
+    size = float(norms.max())
     tolerance = {"float64": 1e-12, "float32": 3e-5}[dtype] * size
     leaves = zip(*map(jax.tree.leaves, (after, before, total)), strict=True)
     for late, early, summed in leaves:
         assert summed.dtype == dtype
-        assert jnp.max(jnp.abs(summed)) > 10 * tolerance
+        assert np.max(np.abs(summed)) > 10 * tolerance
         np.testing.assert_allclose(late - early, summed, rtol=0, atol=tolerance)
     certificate = certificate_gradient_descent(trajectory, linear=[2])
     assert certificate.holds
@@ -124,7 +126,7 @@ def test_schedules_and_minibatches_drift_as_exactly():
     schedule = optax.exponential_decay(0.2, 10, 0.5)
     data = X, Y
     trajectory = descent(network, schedule, 40, data, key=jax.random.key(4), batch_size=3)
-    assert jnp.abs(drift(trajectory.state).layer).min() > 1e-3
+    assert np.abs(drift(trajectory.state).layer).min() > 1e-3
     assert certificate_gradient_descent(trajectory).holds
 
 
@@ -145,8 +147,8 @@ def test_the_drift_is_of_first_order_in_the_step():
     changes = []
     for steps in (1000, 2000):
         trajectory = descent(network, time / steps, steps, (X, Y))
-        changes.append(drift(trajectory.state))
-    assert jnp.abs(changes[0].layer).min() > 1e-3
+        changes.append(jax.device_get(drift(trajectory.state)))
+    assert np.abs(changes[0].layer).min() > 1e-3
     for coarse, fine in zip(*map(jax.tree.leaves, changes), strict=True):
         np.testing.assert_allclose(coarse, 2 * fine, atol=0.1 * np.abs(coarse).max())
 
@@ -162,7 +164,8 @@ def test_seeds_have_a_verdict_each_and_runs_go_on():
         return run(first.params, data, state=first.state)
 
     params = [weights(network, data[0], seed) for seed in range(3)]
-    batch = compiled(jax.vmap(twice))(jax.tree.map(lambda *leaves: jnp.stack(leaves), *params))
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *params)
+    batch = jax.device_get(compiled(jax.vmap(twice))(stacked))
     assert batch.state.step.tolist() == [20] * 3
     certificate = certificate_gradient_descent(batch)
     assert certificate.holds.tolist() == [True] * 3

@@ -28,6 +28,21 @@ landscape = compiled(system.landscape)
 hessian_eigenvalues = compiled(system.hessian_eigenvalues)
 
 
+def saddles():
+    return [c for size in range(3) for c in itertools.combinations(range(3), size)]
+
+
+@compiled
+def _stationary_points(m, scale):
+    return [system.stationary_point(m, 3, c, scale=scale) for c in (*saddles(), None)]
+
+
+def stationary_points(scale=1.0):
+    """By the singular vectors chosen; None is the global minimum."""
+    found = jax.device_get(_stationary_points(target(), scale))
+    return dict(zip((*saddles(), None), found, strict=True))
+
+
 @pytest.mark.quick
 def test_the_hessian_form_is_the_second_derivative(dtype):
     params = {"u": normal(0, 4, 2, dtype=dtype), "v": normal(1, 3, 2, dtype=dtype)}
@@ -57,17 +72,14 @@ def test_eigenvalues_of_the_hessian_bound_the_form():
     np.testing.assert_allclose(eigenvalues.sum(), trace, rtol=1e-12)
 
 
-def saddles():
-    return [c for size in range(3) for c in itertools.combinations(range(3), size)]
-
-
 @pytest.mark.quick
 @pytest.mark.parametrize("scale", [1.0, 1.005])
 def test_every_saddle_is_strict_and_the_certificate_says_so(scale):
     """All seven subsets of singular vectors but the whole; balanced, and slightly not so."""
     m, epsilon = target(), 0.08
+    points = stationary_points(scale)
     for chosen in saddles():
-        point = landscape(system.stationary_point(m, 3, chosen, scale=scale), m)
+        point = jax.device_get(landscape(points[chosen], m))
         certificate = system.certificate_stationary_point(point, epsilon)
         assert certificate.applies, chosen
         assert certificate.holds, chosen
@@ -80,21 +92,21 @@ def test_every_saddle_is_strict_and_the_certificate_says_so(scale):
 
 
 def test_the_least_eigenvalue_of_saddles_and_minima():
-    m = target()
+    m, points = target(), stationary_points()
     for chosen in saddles():
-        least = float(hessian_eigenvalues(system.stationary_point(m, 3, chosen), m)[0])
+        least = np.asarray(hessian_eigenvalues(points[chosen], m))[0]
         missing = max(VALUES[i] for i in range(3) if i not in chosen)
         np.testing.assert_allclose(least, -missing, rtol=1e-10)  # along both singular vectors
-    minimum = hessian_eigenvalues(system.stationary_point(m, 3), m)
-    assert abs(float(minimum[0])) < 1e-12
+    minimum = np.asarray(hessian_eigenvalues(points[None], m))
+    assert abs(minimum[0]) < 1e-12
 
 
 @pytest.mark.parametrize("scale", [1.0, 1.3])
 def test_a_global_minimum_takes_the_other_branch(scale):
     m = target()
-    params = system.stationary_point(m, 3, scale=scale)
+    params = stationary_points(scale)[None]
     assert_close(params["u"] @ params["v"].T, m)
-    point = landscape(params, m)
+    point = jax.device_get(landscape(params, m))
     epsilon = float(point.imbalance) + 1e-3
     certificate = system.certificate_stationary_point(point, epsilon)
     assert certificate.applies
@@ -104,9 +116,9 @@ def test_a_global_minimum_takes_the_other_branch(scale):
 
 
 def test_more_columns_than_the_rank_and_than_the_dimensions():
-    m = target()
+    m, points = target(), stationary_points()
     for chosen in saddles():
-        saddle = system.stationary_point(m, 3, chosen)
+        saddle = points[chosen]
         turn = np.linalg.qr(np.random.default_rng(8).normal(size=(8, 8)))[0]
         wide = {name: np.pad(factor, ((0, 0), (0, 5))) @ turn for name, factor in saddle.items()}
         certificate = system.certificate_stationary_point(landscape(wide, m), 0.05)
@@ -117,7 +129,7 @@ def test_more_columns_than_the_rank_and_than_the_dimensions():
 def test_fewer_columns_than_the_rank_are_beyond_the_lemma():
     """The best approximation of rank 1 is a local minimum, not ε-accurate: the hypothesis fails."""
     m = target()
-    point = landscape(system.stationary_point(m, 1), m)
+    point = compiled(lambda m: system.landscape(system.stationary_point(m, 1), m))(m)
     certificate = system.certificate_stationary_point(point, 0.1)
     assert not certificate.applies
     assert not certificate.holds
@@ -146,7 +158,7 @@ def test_the_steps_of_the_proof_hold_at_any_point(dtype):
 
 
 def test_the_rotation_is_the_nearest_one():
-    reference = system.stationary_point(target(), 3)
+    reference = stationary_points()[None]
     turn = np.linalg.qr(np.random.default_rng(7).normal(size=(3, 3)))[0]
     turned = {name: factor @ turn for name, factor in reference.items()}
     assert_close(system.procrustes(turned, reference), turn)
@@ -179,13 +191,16 @@ def test_the_rotation_is_the_nearest_one():
         (lambda m: system.stationary_point(m, 2, scale=0.0), "scale is 0.0"),
         (
             lambda m: system.hessian_form(
-                system.stationary_point(m, 2), system.stationary_point(m.T, 2), m
+                {"u": jnp.ones((6, 2)), "v": jnp.ones((5, 2))},
+                {"u": jnp.ones((5, 2)), "v": jnp.ones((6, 2))},
+                m,
             ),
             r"direction holds shapes \(5, 2\) and \(6, 2\); expected those of params, \(6, 2\)",
         ),
         (
             lambda m: system.procrustes(
-                system.stationary_point(m, 2), system.stationary_point(m, 1)
+                {"u": jnp.ones((6, 2)), "v": jnp.ones((5, 2))},
+                {"u": jnp.ones((6, 1)), "v": jnp.ones((5, 1))},
             ),
             r"reference holds shapes \(6, 1\)",
         ),
@@ -204,8 +219,13 @@ def test_what_is_refused(call, message):
 def test_half_precision():
     """Decompositions are made in float32, results have the dtype of the input."""
     m = target("bfloat16")
-    saddle = system.stationary_point(m, 3, [0])
-    point = landscape(saddle, m)
+
+    @compiled
+    def both(m):
+        saddle = system.stationary_point(m, 3, [0])
+        return saddle, system.landscape(saddle, m)
+
+    saddle, point = both(m)
     assert {leaf.dtype for leaf in jax.tree.leaves((saddle, point))} == {m.dtype}
     assert abs(float(point.error) - np.hypot(2.0, 0.5)) < 0.1
     assert system.certificate_stationary_point(point, 0.5).claims[-1].holds

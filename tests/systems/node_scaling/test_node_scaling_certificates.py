@@ -34,9 +34,9 @@ SCALES = node_scales(zipf(30, 0.5), GAMMA)
 
 
 def data(dtype="float64"):
-    x = samples(5, 5, 4)
-    x /= jnp.linalg.norm(x, axis=1, keepdims=True)
-    return x.astype(dtype), samples(6, 5).astype(dtype)
+    x = np.asarray(samples(5, 5, 4))
+    x = x / np.linalg.norm(x, axis=1, keepdims=True)
+    return jnp.asarray(x, dtype), jnp.asarray(np.asarray(samples(6, 5)), dtype)
 
 
 def descent(activation, scales, steps, every, step_size, gamma, dtype="float64"):

@@ -23,9 +23,9 @@ DRAWS = 1 << 12
 
 def inputs(dtype="float64"):
     """Three in three dimensions, of norms 1, 0.8 and 1.2."""
-    x = samples(3, 3, 3)
-    x *= jnp.array([1.0, 0.8, 1.2])[:, None] / jnp.linalg.norm(x, axis=1, keepdims=True)
-    return x.astype(dtype)
+    x = np.asarray(samples(3, 3, 3))
+    x = x * np.array([1.0, 0.8, 1.2])[:, None] / np.linalg.norm(x, axis=1, keepdims=True)
+    return jnp.asarray(x, dtype)
 
 
 def velocities(activation, variance=1.0, smooth=True):

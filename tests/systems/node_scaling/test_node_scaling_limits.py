@@ -38,6 +38,11 @@ D, N = 3, 4
 X = samples(0, N, D)
 
 
+def normal(seed, *shape):
+    """Of any size, without a program for it."""
+    return np.random.default_rng(seed).normal(size=shape)
+
+
 def variables_of(kernel, scales):
     fixed = {"output": jnp.ones(len(scales)), "scales": scales}
     return {"params": {"kernel": kernel}, "fixed": fixed}
@@ -68,9 +73,11 @@ def test_of_relu_it_is_the_kernel_of_order_0(dtype):
 
 def test_it_is_the_mean_over_weights():
     m, activation = 40_000, jax.nn.swish
-    z = X @ (math.sqrt(2.0) * samples(1, D, m)) / D**0.5
+    z = np.asarray(X) @ (math.sqrt(2.0) * normal(1, D, m)) / D**0.5
     steps = np.asarray(compiled(derivative(activation))(z))
-    products = steps[:, None, :] * steps[None, :, :] * np.asarray(X @ X.T)[:, :, None] / D
+    products = (
+        steps[:, None, :] * steps[None, :, :] * (np.asarray(X) @ np.asarray(X).T)[:, :, None] / D
+    )
     standard_error = products.std(axis=-1) / m**0.5
     theta = compiled(lambda x: mean_gram(x, activation=activation, variance=2.0))(X)
     assert (np.abs(products.mean(axis=-1) - theta) < 4 * standard_error).all()
@@ -78,7 +85,7 @@ def test_it_is_the_mean_over_weights():
 
 
 def test_the_transform_of_infinite_width_agrees_at_gamma_1():
-    scales = node_scales(zipf(64, 0.5), 1.0)
+    scales = np.full(64, 1 / 64)  # γ = 1
 
     @compiled
     def kernels(x):
@@ -95,9 +102,9 @@ def test_the_transform_of_infinite_width_agrees_at_gamma_1():
 
 
 def test_the_smallest_eigenvalue_of_the_experiments():
-    x = samples(2, 100, 50)
-    x /= jnp.linalg.norm(x, axis=1)[:, None]
-    parallel = jnp.concatenate([X[:3], 0.5 * X[:1]])
+    x = normal(2, 100, 50)
+    x = x / np.linalg.norm(x, axis=1)[:, None]
+    parallel = np.concatenate([X[:3], 0.5 * np.asarray(X)[:1]])
     of_relu, of_swish, of_parallel = compiled(
         lambda *inputs: [
             limit_smallest_eigenvalue(x, activation=activation)
@@ -110,19 +117,20 @@ def test_the_smallest_eigenvalue_of_the_experiments():
 
 
 def test_of_relu_the_variance_is_that_of_a_coin():
-    norms = np.linalg.norm(X, axis=1)
-    rho = np.clip(np.asarray(X @ X.T) / np.outer(norms, norms), -1, 1)
+    x = np.asarray(X)
+    norms = np.linalg.norm(x, axis=1)
+    rho = np.clip(x @ x.T / np.outer(norms, norms), -1, 1)
     p = (np.pi - np.arccos(rho)) / (2 * np.pi)
-    expected = np.sum((np.asarray(X @ X.T) / D) ** 2 * p * (1 - p))
+    expected = np.sum((x @ x.T / D) ** 2 * p * (1 - p))
     np.testing.assert_allclose(gram_variance(X, activation=jax.nn.relu), expected, rtol=1e-6)
 
 
 def test_the_mean_squared_deviation_is_equation_7_at_every_width():
     activation, draws, m = jnp.tanh, 2000, 12
-    all_scales = jnp.stack([node_scales(zipf(m, 0.5), gamma) for gamma in (0.0, 0.5, 1.0)])
 
     @compiled
     def deviations(kernels):
+        all_scales = jnp.stack([node_scales(zipf(m, 0.5), gamma) for gamma in (0.0, 0.5, 1.0)])
         theta = mean_gram(X, activation=activation)
         c_0 = gram_variance(X, activation=activation)
         draw = lambda scales, kernel: gram(  # noqa: E731
@@ -131,10 +139,11 @@ def test_the_mean_squared_deviation_is_equation_7_at_every_width():
         thetas = jax.vmap(lambda scales: jax.vmap(functools.partial(draw, scales))(kernels))
         bound = expected_squared_deviation(X, all_scales[0], activation=activation)
         squares = jnp.sum(jnp.square(thetas(all_scales) - theta[None, None]), axis=(2, 3))
-        return c_0, squares, bound.value
+        return all_scales, c_0, squares, bound.value
 
-    c_0, squares, bound = deviations(samples(3, draws, D, m))
-    for scales, found in zip(all_scales, np.asarray(squares), strict=True):
+    results = jax.device_get(deviations(normal(3, draws, D, m)))
+    all_scales, c_0, squares, bound = results
+    for scales, found in zip(all_scales, squares, strict=True):
         standard_error = found.std() / draws**0.5
         assert standard_error < 0.05 * found.mean()
         assert abs(found.mean() - c_0 * power_sum(scales, 2)) < 4 * standard_error
@@ -182,7 +191,7 @@ def test_on_shared_weights_the_kernel_converges_to_the_limit():
             pairs.append((jnp.abs(theta - limit), bound + (1 - gamma) * tail))
         return pairs, jnp.abs(limit - mean_gram(X, **arguments))
 
-    pairs, departure = compiled(jax.vmap(distances))(samples(4, 8, D, most))
+    pairs, departure = compiled(jax.vmap(distances))(normal(4, 8, D, most))
     assert all((gap <= bound).all() for gap, bound in pairs)
     errors = [float(jnp.mean(gap)) for gap, _ in pairs]
     assert errors[0] > 2 * errors[1] > 4 * errors[2]
@@ -232,16 +241,12 @@ def test_the_second_moment_is_at_most_c_1():
 
 
 def test_wide_networks_of_gamma_1_learn_as_kernel_regression_does():
-    x, x_test = samples(5, 2, 3), samples(6, 3, 3)
-    x *= math.sqrt(3) / jnp.linalg.norm(x, axis=1)[:, None]
+    x, x_test = np.asarray(samples(5, 2, 3)), samples(6, 3, 3)
+    x = x * (math.sqrt(3) / np.linalg.norm(x, axis=1))[:, None]
     y, m, seeds = jnp.array([1.0, -0.5]), 2**10, 3
-    # Without an equal part, a block is a network of that width under NTK scaling.
-    settings = [node_scales(block(m, k), 0.0) for k in (2**2, 2**6, 2**10)]
-    assert_close(settings[-1], np.full(m, 1 / m))  # γ = 1
-    settings.append(node_scales(zipf(m, 0.5), 0.0))
-    predict = limit_predictor(x, y, activation=jax.nn.relu)
 
     def experiment(scales, seed):
+        predict = limit_predictor(x, y, activation=jax.nn.relu)
         module = NodeScaledNetwork(scales)
         run = ntkflow.descend(ntkflow.squared_loss(module.apply), optax.sgd(1.0), 60, every=60)
         variables = module.init(jax.random.key(seed), x)
@@ -249,10 +254,17 @@ def test_wide_networks_of_gamma_1_learn_as_kernel_regression_does():
         expected = predict(x_test, module.apply(variables, x), module.apply(variables, x_test))
         return module.apply(end.params, x_test) - expected.test, end.history["loss"][-1]
 
-    study = jax.vmap(jax.vmap(experiment, (None, 0)), (0, None))
-    gaps, losses = compiled(study)(jnp.stack(settings), jnp.arange(seeds))
+    @compiled
+    def study(seeds):
+        # Without an equal part, a block is a network of that width under NTK scaling.
+        settings = [node_scales(block(m, k), 0.0) for k in (2**2, 2**6, 2**10)]
+        settings = jnp.stack([*settings, node_scales(zipf(m, 0.5), 0.0)])
+        return settings, jax.vmap(jax.vmap(experiment, (None, 0)), (0, None))(settings, seeds)
+
+    settings, (gaps, losses) = jax.device_get(study(np.arange(seeds)))
+    assert_close(settings[2], np.full(m, 1 / m))  # γ = 1
     assert losses[1:3].max() < 1e-6
-    errors = jnp.sqrt(jnp.mean(jnp.square(gaps), axis=(1, 2)))
+    errors = np.sqrt(np.mean(np.square(gaps), axis=(1, 2)))
     # The distance is of order 1/√m: a quarter for 16 times the width.
     assert errors[0] > 2 * errors[1] > 4 * errors[2]
     assert errors[2] < 0.05

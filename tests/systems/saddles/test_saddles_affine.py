@@ -22,7 +22,7 @@ CENTER, SCALE = np.array([3.0, -1.0, 0.5]), 2.5
 
 @pytest.mark.quick
 def test_descent_on_the_transformed_function_is_the_transformed_descent(dtype):
-    center = jnp.asarray(CENTER, dtype)
+    center = np.asarray(CENTER, dtype)
     g = transform(octopus, center, SCALE)
     eta = 0.05 * SCALE**2
     slope = lambda f: lambda x, eta: (x - eta * jax.grad(f)(x), x)  # noqa: E731
@@ -30,16 +30,18 @@ def test_descent_on_the_transformed_function_is_the_transformed_descent(dtype):
     def run(f, x, eta):
         return jax.lax.scan(lambda x, _: slope(f)(x, jnp.asarray(eta, dtype)), x, length=60)[1]
 
-    x = jnp.asarray([0.9, -0.8, 0.5], dtype)
-    small, large = compiled(
-        lambda: (
-            run(octopus, x, transform_step(eta, SCALE)),
-            run(g, center + SCALE * x, eta),
-        )
-    )()
+    x = np.asarray([0.9, -0.8, 0.5], dtype)
+    small, large = jax.device_get(
+        compiled(
+            lambda x: (
+                run(octopus, x, transform_step(eta, SCALE)),
+                run(g, center + SCALE * x, eta),
+            )
+        )(x)
+    )
     assert large.dtype == dtype
     assert_close((large - center[None, :]) / SCALE, small, factor=3000)
-    assert jnp.abs(small[-1, 0]) > 10  # it has left the first saddle point
+    assert np.abs(small[-1, 0]) > 10  # it has left the first saddle point
 
 
 def test_the_smoothness_scales_as_the_derivatives_do():
@@ -53,7 +55,7 @@ def test_the_smoothness_scales_as_the_derivatives_do():
         parts = lambda x: (g(x), jax.hessian(g)(x), jax.jacfwd(jax.hessian(g))(x))  # noqa: E731
         return jax.vmap(parts)(center[None, :] + scale * y)
 
-    parts = derivatives(np.array([0 * CENTER, CENTER]), np.array([1.0, SCALE]))
+    parts = jax.device_get(derivatives(np.array([0 * CENTER, CENTER]), np.array([1.0, SCALE])))
     before, after = (Smoothness(*(np.abs(part[i]).max() for part in parts)) for i in range(2))
     for a, b in zip(transform_smoothness(before, SCALE), after, strict=True):
         assert_close(a, b, factor=1e4)

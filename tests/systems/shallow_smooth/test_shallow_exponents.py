@@ -53,8 +53,8 @@ def test_zero_has_no_exponents():
 
 
 def test_assumptions_hold_for_tanh_on_unit_data():
-    x = samples(0, 4, 3)
-    x, y = x / jnp.linalg.norm(x, axis=1)[:, None], jnp.full((4, 1), 0.5)
+    x = np.asarray(samples(0, 4, 3))
+    x, y = x / np.linalg.norm(x, axis=1)[:, None], np.full((4, 1), 0.5)
     assert broken_assumptions(jnp.tanh, x, y, omega1=0.1) == {}
     found = broken_assumptions(jnp.tanh, 2 * x, 3 * y, t=3)
     assert set(found) == {"unit_inputs", "labels", "mean"}  # tanh is odd: footnote 5

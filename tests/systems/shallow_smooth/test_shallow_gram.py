@@ -29,15 +29,15 @@ def normal(seed, *shape, dtype="float64"):
 
 
 def initialize(seed, d_0, d_1, d_2, omega1=1.0, omega2=1.0, dtype="float64"):
-    hidden = normal(seed, d_0, d_1)
-    output = normal(seed + 100, d_1, d_2)
+    hidden = np.random.default_rng(seed).normal(size=(d_0, d_1))
+    output = np.random.default_rng(seed + 100).normal(size=(d_1, d_2))
     leaves = {"hidden": omega1 * hidden, "output": omega2 * output}
-    return {"params": {name: leaf.astype(dtype) for name, leaf in leaves.items()}}
+    return {"params": {name: jnp.asarray(leaf, dtype) for name, leaf in leaves.items()}}
 
 
 def sphere(seed, n, d):
-    x = normal(seed, n, d)
-    return x / jnp.linalg.norm(x, axis=1)[:, None]
+    x = np.random.default_rng(seed).normal(size=(n, d))
+    return jnp.asarray(x / np.linalg.norm(x, axis=1)[:, None])
 
 
 @pytest.mark.quick
@@ -81,8 +81,8 @@ def test_results_have_the_dtype_of_the_inputs(dtype):
 
 
 # Inputs of other norms than 1, a zero row, a pair of antiparallel ones.
-X = jnp.concatenate([normal(3, 3, 3) * jnp.array([[0.3], [1.0], [1.6]]), jnp.zeros((1, 3))])
-X = jnp.concatenate([X, -0.5 * X[:1]])
+X = np.asarray(normal(3, 3, 3)) * np.array([[0.3], [1.0], [1.6]])
+X = jnp.asarray(np.concatenate([X, np.zeros((1, 3)), -0.5 * X[:1]]))
 OTHER = normal(9, 2, 3)
 SCALES = {"omega1": 0.6, "omega2": 0.3}
 GIVEN = {"width": 10, "omega1": 0.6, "activation": gelu}
@@ -113,9 +113,9 @@ def by_hand(z):
 def test_expectations_are_means_over_neurons():
     """Five standard errors of a mean over 40 000 neurons, which are independent."""
     (features, _), _, (whole, _), _ = expectations()
-    hidden, slopes = by_hand(np.asarray(X) @ np.asarray(0.6 * normal(4, 3, 40_000)))
-    output = np.asarray(0.3 * normal(12, 40_000))
-    inner = np.asarray(X @ X.T)[:, :, None]
+    hidden, slopes = by_hand(np.asarray(X) @ (0.6 * np.asarray(normal(4, 3, 40_000))))
+    output = 0.3 * np.asarray(normal(12, 40_000))
+    inner = (np.asarray(X) @ np.asarray(X).T)[:, :, None]
     products = hidden[:, None] * hidden[None]
     tangent = products + inner * output**2 * slopes[:, None] * slopes[None]
     for expected, drawn in ((features, products), (whole, tangent)):

@@ -18,7 +18,6 @@ from ntkflow.systems.sparse_autoencoder.network import (
     approximate_gradient,
     bias_gradient,
     encode,
-    normalize,
     threshold,
 )
 from ntkflow.systems.sparse_autoencoder.population import (
@@ -32,7 +31,11 @@ gradient, by_bias, alpha_beta, leading = (
     compiled(function, static_argnames="printed")
     for function in (population_gradient, population_bias_gradient, coefficients, leading_gradient)
 )
-unit_columns = compiled(normalize)
+
+
+def unit_columns(weights):
+    weights = np.asarray(weights)
+    return jnp.asarray(weights / np.linalg.norm(weights, axis=0))
 
 
 def unit(seed, n, m):
@@ -43,7 +46,8 @@ def unit(seed, n, m):
 def near(dictionary, distance, seed=1):
     """Unit columns at about this distance of the dictionary's."""
     n = dictionary.shape[0]
-    return unit_columns(dictionary + distance / n**0.5 * samples(seed, *dictionary.shape))
+    noise = np.random.default_rng(100 + seed).normal(size=dictionary.shape)
+    return unit_columns(np.asarray(dictionary) + distance / n**0.5 * noise)
 
 
 def expected_loss(weights, bias, model):
@@ -66,7 +70,7 @@ def expected_loss(weights, bias, model):
 
 
 def non_unit(seed, n, m):
-    return jnp.asarray(samples(seed, n, m) * (0.5 + np.arange(m) / m)[None, :])
+    return jnp.asarray(np.asarray(samples(seed, n, m)) * (0.5 + np.arange(m) / m))
 
 
 MODELS = {
@@ -99,7 +103,7 @@ SETTINGS = [
 @pytest.mark.parametrize(("name", "level"), SETTINGS)
 def test_samples_with_consistent_codes_have_the_exact_gradient_in_expectation(name, level):
     n, m, batches = 12, 6, 64
-    dictionary = np.linalg.qr(samples(0, n, n))[0][:, :m] + 0.02
+    dictionary = np.linalg.qr(np.asarray(samples(0, n, n)))[0][:, :m] + 0.02
     dictionary = jnp.asarray(dictionary / np.linalg.norm(dictionary, axis=0))
     model = {
         "mixture": mixture_of_gaussians(dictionary, 0.03),
@@ -205,9 +209,9 @@ def test_alpha_and_beta_are_the_coefficients(nonnegative):
         np.testing.assert_allclose(alpha, np.diag(solved[:8]), atol=1e-12)
         np.testing.assert_allclose(beta, -np.diag(solved[8:]), atol=1e-12)
         _, printed = alpha_beta(weights, bias, model, printed=True)
-        off = np.abs(printed - beta).max()
+        off = np.abs(np.asarray(printed) - beta).max()
         assert off < 1e-15 if bias is equal else off > 1e-4  # b_i for b_j
-        remainder = gradient(weights, bias, model, printed=True) - exact
+        remainder = np.asarray(gradient(weights, bias, model, printed=True)) - exact
         assert np.linalg.norm(basis @ solved - exact) < 1e-12
         assert np.linalg.norm(remainder) > 0.01 * np.linalg.norm(exact)
 
@@ -215,14 +219,16 @@ def test_alpha_and_beta_are_the_coefficients(nonnegative):
 def test_the_remainder_grows_with_a_shift_that_columns_share(nonnegative):
     """e_i holds κ_1² p_ij λ_i Σ (W_j − A_j), of size (k − 1) p_i δ: no bound of order p_i k/m."""
     (n, m), k = nonnegative[0].dictionary.shape, 3
-    dictionary = jnp.asarray(np.linalg.qr(samples(14, n, n))[0])
-    model = nonnegative[0].replace(dictionary=dictionary[:, :m], smallest=1.0, largest=1.0)
+    dictionary = np.linalg.qr(samples(14, n, n))[0]
+    model = nonnegative[0].replace(
+        dictionary=jnp.asarray(dictionary[:, :m]), smallest=1.0, largest=1.0
+    )
     bias, zeta, sizes = np.zeros(m), m / k, []
     for delta in (0.0, 0.02, 0.04):
-        weights = unit_columns(model.dictionary + delta * dictionary[:, -1:])
+        weights = unit_columns(dictionary[:, :m] + delta * dictionary[:, -1:])
         alpha, beta = alpha_beta(weights, bias, model)
-        left = gradient(weights, bias, model) - alpha[None, :] * weights
-        left += beta[None, :] * model.dictionary
+        left = np.asarray(gradient(weights, bias, model)) - np.asarray(alpha) * np.asarray(weights)
+        left += np.asarray(beta) * dictionary[:, :m]
         sizes.append(zeta * np.linalg.norm(left, axis=0))
     np.testing.assert_allclose(sizes[0], 0, atol=1e-14)
     np.testing.assert_allclose(sizes[1], 0.02 * (k - 1), rtol=0.1)
