@@ -32,7 +32,7 @@ def layer_grams(module: Any, variables: Variables, x: ArrayLike) -> dict[str, ja
 
     Example:
       >>> from ntkflow.systems.deep.networks import FullyConnected
-      >>> module, x = FullyConnected(width=32, depth=3), jnp.eye(4)
+      >>> module, x = FullyConnected(width=16, depth=3), jnp.ones((4, 5))
       >>> variables = module.init(jax.random.key(0), x)
       >>> grams = layer_grams(module, variables, x)
       >>> list(grams), grams["layer_3"].shape
@@ -77,7 +77,7 @@ def last_layer_gram(module: Any, variables: Variables, x: ArrayLike) -> jax.Arra
 
     Example:
       >>> from ntkflow.systems.deep.networks import ResNet
-      >>> module, x = ResNet(width=32, depth=3), jnp.eye(4)
+      >>> module, x = ResNet(width=16, depth=3), jnp.eye(4, 5)
       >>> variables = module.init(jax.random.key(0), x)
       >>> closed = last_layer_gram(module, variables, x)
       >>> bool(jnp.allclose(closed, layer_grams(module, variables, x)["layer_3"]))

@@ -64,10 +64,10 @@ class FullyConnected(_Deep):
         function, x is not of shape (n, d) or holds NaN, the parameters are those of another shape.
 
     Example:
-      >>> module = FullyConnected(width=64, depth=3)
+      >>> module = FullyConnected(width=16, depth=3)
       >>> variables = module.init(jax.random.key(0), jnp.ones((1, 5)))
       >>> jax.tree.map(jnp.shape, variables["params"])
-      {'layer_1': (5, 64), 'layer_2': (64, 64), 'layer_3': (64, 64), 'output': (64,)}
+      {'layer_1': (5, 16), 'layer_2': (16, 16), 'layer_3': (16, 16), 'output': (16,)}
       >>> module.apply(variables, jnp.ones((4, 5))).shape
       (4,)
 
@@ -99,7 +99,7 @@ class ResNet(_Deep):
       ValueError: as for `FullyConnected`; or c_res is not in (0, 1).
 
     Example:
-      >>> module = ResNet(width=64, depth=50)
+      >>> module = ResNet(width=16, depth=50)
       >>> variables = module.init(jax.random.key(0), jnp.ones((1, 5)))
       >>> module.apply(variables, jnp.ones((4, 5))).shape
       (4,)
@@ -133,10 +133,10 @@ class ConvolutionalResNet(_Deep):
 
     Example:
       >>> module = ConvolutionalResNet(width=16, depth=3)
-      >>> variables = module.init(jax.random.key(0), jnp.ones((1, 8, 2)))
+      >>> variables = jax.jit(module.init)(jax.random.key(0), jnp.ones((1, 8, 2)))
       >>> jax.tree.map(jnp.shape, variables["params"])
       {'layer_1': (3, 2, 16), 'layer_2': (3, 16, 16), 'layer_3': (3, 16, 16), 'output': (8, 16)}
-      >>> module.apply(variables, jnp.ones((4, 8, 2))).shape
+      >>> jax.jit(module.apply)(variables, jnp.ones((4, 8, 2))).shape
       (4,)
 
     Reference: Du (2019), section 3.2.2.
@@ -162,7 +162,7 @@ def hidden(module: Any, variables: Variables, x: ArrayLike) -> jax.Array:
       ValueError: as for the module.
 
     Example:
-      >>> module, x = ResNet(width=16, depth=3), jnp.ones((4, 2))
+      >>> module, x = ResNet(width=16, depth=3), jnp.ones((4, 5))
       >>> variables = module.init(jax.random.key(0), x)
       >>> layers = hidden(module, variables, x)
       >>> layers.shape

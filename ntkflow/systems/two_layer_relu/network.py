@@ -286,11 +286,12 @@ def one_step(
       ValueError: the output layer is not fixed, or as for `gram`.
 
     Example:
-      >>> module, x = TwoLayerReLU(64), jnp.eye(2)
+      >>> module, x = TwoLayerReLU(64), jnp.eye(3)
       >>> initial = module.init(jax.random.key(0), x)
-      >>> step = one_step(initial, initial, x, jnp.ones(2), step_size=0.1, radius=0.05)
-      >>> gradient = weight_gradient(initial, x, jnp.ones(2))
-      >>> after = initial | {"params": {"kernel": initial["params"]["kernel"] - 0.1 * gradient}}
+      >>> y, eta, radius = jnp.ones(3), 0.1, 0.05
+      >>> step = jax.jit(one_step)(initial, initial, x, y, eta, radius)
+      >>> gradient = jax.jit(weight_gradient)(initial, x, y)
+      >>> after = initial | {"params": {"kernel": initial["params"]["kernel"] - eta * gradient}}
       >>> change = module.apply(after, x) - module.apply(initial, x)
       >>> bool(jnp.allclose(step.stable + step.unstable, change))
       True

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import compiled
 from plain_networks import CASES, SOFTPLUS, Activation, Network, case, directions, held_against
 
 from ntkflow.systems.deep import (
@@ -29,9 +30,8 @@ def test_the_plain_networks_are_those_of_the_library(name):
         module = ConvolutionalResNet(network.m, network.depth, residual=0.5, filter_size=3)
         params = {layer: w.reshape(3, -1, network.m) for layer, w in params.items()}
         params["output"], data = jnp.asarray(network.output), jnp.asarray(x)
-    value, gradient = jax.jit(jax.value_and_grad(lambda p: module.apply({"params": p}, data)[0]))(
-        params
-    )
+    first = lambda p: module.apply({"params": p}, data)[0]  # noqa: E731
+    value, gradient = jax.device_get(compiled(jax.value_and_grad(first))(params))
     np.testing.assert_allclose(value, network.predict(x)[0], rtol=1e-7)
     for part, leaf in zip(network.jacobians(x), sorted(gradient), strict=True):
         np.testing.assert_allclose(part[0], gradient[leaf].ravel(), rtol=1e-6, atol=1e-9)
@@ -259,23 +259,27 @@ def test_confined_widths_are_where_the_distance_meets_the_radius():
 def test_the_dtype_is_that_of_the_arrays(dtype):
     constants = SOFTPLUS.constants
     norms = InitialNorms(*(jnp.asarray(value, dtype) for value in (2.0, 2.0, 1.0, 1.4)))
-    end, patches = (constants, norms), Patches(4, 3)
-    delta = jnp.asarray(0.1, dtype)
-    for bound in (
-        plain.feature_change(2, 0.1, *end),
-        plain.confined_width(2, 2, 0.1, 1.0, *end),
-        plain.largest_step_size(2, 9, 2, 0.1, 1.0, *end),
-        plain.lemma_step_size(2, 2, 0.1, *end),
-        residual.confined_width(2, 2, 0.1, 1.0, 0.5, *end, patches),
-        residual.largest_step_size(2, 9, 2, 0.1, 1.0, 0.5, *end, patches),
-        initial.fully_connected_norm_width(3, 2, delta, constants),
-        initial.largest_residual_feature(0.5, constants, norms.weight, patches=patches),
-        initial.initial_residual_norm(3, delta, 1.0, 2.0),
-        last.last_gram_width(3, 0.1, delta, 1.0),
-        required_width("fully_connected", 3, 2, 0.1, delta),
-        required_step_size("resnet", 3, 2, delta, printed=True),
-    ):
-        assert bound.value.dtype == dtype
+    delta, patches = jnp.asarray(0.1, dtype), Patches(4, 3)
+
+    def values(norms, delta):
+        end = (constants, norms)
+        bounds = (
+            plain.feature_change(2, 0.1, *end),
+            plain.confined_width(2, 2, 0.1, 1.0, *end),
+            plain.largest_step_size(2, 9, 2, 0.1, 1.0, *end),
+            plain.lemma_step_size(2, 2, 0.1, *end),
+            residual.confined_width(2, 2, 0.1, 1.0, 0.5, *end, patches),
+            residual.largest_step_size(2, 9, 2, 0.1, 1.0, 0.5, *end, patches),
+            initial.fully_connected_norm_width(3, 2, delta, constants),
+            initial.largest_residual_feature(0.5, constants, norms.weight, patches=patches),
+            initial.initial_residual_norm(3, delta, 1.0, 2.0),
+            last.last_gram_width(3, 0.1, delta, 1.0),
+            required_width("fully_connected", 3, 2, 0.1, delta),
+            required_step_size("resnet", 3, 2, delta, printed=True),
+        )
+        return [bound.value for bound in bounds]
+
+    assert {value.dtype for value in compiled(values)(norms, delta)} == {jnp.dtype(dtype)}
 
 
 def test_arrays_broadcast_and_traces_pass():
@@ -295,7 +299,7 @@ def test_arrays_broadcast_and_traces_pass():
         )
 
     arguments = (3.0, 0.1, 2.0)
-    np.testing.assert_allclose(jax.jit(bounds)(*arguments), bounds(*arguments), rtol=1e-10)
+    np.testing.assert_allclose(compiled(bounds)(*arguments), bounds(*arguments), rtol=1e-10)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import compiled
 from plain_networks import SOFTPLUS, TANH, Activation, draw, inputs
 
 from ntkflow.systems.deep import (
@@ -222,12 +223,13 @@ def test_residual_norm_widths_are_those_of_chebyshev():
 
 def test_initial_norms_hold_and_are_near_the_measured_ones():
     x, m, depth = inputs(5, 4, pixels=4), 60, 3
-    patches = Patches(4, 3)
+    patches, measure = Patches(4, 3), compiled(measured_norms)
     for seed in range(2):
         network = draw(seed, m, depth, residual=0.2, pixels=4, filter_size=3)
         params = {f"layer_{h + 1}": jnp.asarray(w) for h, w in enumerate(network.weights)}
         params["output"] = jnp.asarray(network.output)
-        measured = measured_norms(params, jnp.asarray(np.stack(network.forward(x)[0][1:])))
+        features = np.stack(network.forward(x)[0][1:])
+        measured = jax.device_get(measure(params, features))
         np.testing.assert_allclose(measured, network.norms(x), rtol=1e-6)
         bound = initial.initial_norms(m, depth, 0.1, SOFTPLUS.constants, 0.2, patches)
         ratio = np.array(measured) / np.array(bound)
