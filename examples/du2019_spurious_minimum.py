@@ -375,7 +375,8 @@ def main(arguments=None):
         f"p = {p}, ‖a*‖ = {norm:g}, η = {share:g}·2π/(k + π − 1): 36 cells of "
         f"{settings['runs']} random initializations in {seconds:.1f} s ({warm:.2f} s compiled), "
         f"on {jax.local_device_count()} {jax.default_backend()} devices. Figures 5.1b and 5.2: "
-        f"{CURVES}, η = {settings['step_size']:g}, {settings['curves']} seeds."
+        f"k = {CURVES['k']}, p = {CURVES['p']}, (1ᵀa*)² = {CURVES['ratio']:g}, ‖a*‖ = 1, "
+        f"η = {settings['step_size']:g}, {settings['curves']} seeds."
     )
     teacher = jax.jit(lambda key: system.make_teacher(key, **CURVES))(jax.random.key(0))
     problem, spurious = system.reduce_teacher(teacher), float(system.spurious_loss(teacher).value)
