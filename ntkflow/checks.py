@@ -159,6 +159,12 @@ def same_length(**arrays: Any) -> int:
     return length
 
 
+def floating(x: Any) -> jax.Array:
+    """`x` as an array in floating point: its own dtype, or JAX's float for other numbers."""
+    array = jnp.asarray(x)
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
+
+
 def matrix(name: str, x: Any) -> jax.Array:
     """`x` as a floating-point array of shape (n, d), n > 0, finite where it can be read."""
     array = jnp.asarray(x)
@@ -169,7 +175,6 @@ def matrix(name: str, x: Any) -> jax.Array:
         )
     if 0 in array.shape:
         raise ValueError(f"{name} has shape {array.shape}; expected at least one sample.")
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        array = array.astype(float)
+    array = floating(array)
     finite(name, array)
     return array

@@ -7,6 +7,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
 
 from ntkflow import checks
 
@@ -46,6 +48,34 @@ def sphere(radius: float = 1.0, axis: int = 0) -> Initializer:
     def init(key: jax.Array, shape: Sequence[int], dtype: Any = float) -> jax.Array:
         direction = jax.random.normal(key, tuple(shape), jax.dtypes.canonicalize_dtype(dtype))
         return radius * direction / jnp.linalg.norm(direction, axis=axis, keepdims=True)
+
+    return init
+
+
+def ball(radius: ArrayLike = 1.0) -> Initializer:
+    """Build an initializer that is uniform in the ball of `radius` around 0, which may be traced.
+
+    A uniform direction times radius · U^{1/d}, d being the number of entries, U uniform in [0, 1].
+
+    Raises:
+      ValueError: the radius is negative, not finite, or not one number.
+
+    Example:
+      >>> bool(jnp.linalg.norm(ball(2.0)(jax.random.key(0), (3,))) <= 2)
+      True
+    """
+    if np.ndim(radius):
+        raise ValueError(f"radius has shape {np.shape(radius)}; expected one number.")
+    if checks.is_concrete(radius) and not 0 <= np.asarray(radius) < np.inf:
+        raise ValueError(f"radius is {radius}; expected a finite number, 0 or greater.")
+
+    def init(key: jax.Array, shape: Sequence[int], dtype: Any = float) -> jax.Array:
+        dtype = jax.dtypes.canonicalize_dtype(dtype)
+        for_direction, for_radius = jax.random.split(key)
+        unit = jax.random.normal(for_direction, tuple(shape), dtype)
+        unit = unit / jnp.linalg.norm(unit.ravel())
+        share = jax.random.uniform(for_radius, (), dtype) ** (1 / unit.size)
+        return jnp.asarray(radius, dtype) * share * unit
 
     return init
 

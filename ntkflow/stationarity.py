@@ -389,7 +389,7 @@ def _floating(leaf: ArrayLike) -> jax.Array:
     array = jnp.asarray(leaf)
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise ValueError(f"x has dtype {array.dtype}; expected real numbers, or two for each.")
-    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
+    return checks.floating(array)
 
 
 def _check_number(**values: ArrayLike) -> None:

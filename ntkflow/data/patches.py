@@ -6,7 +6,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkflow.checks import finite, is_concrete, positive_int
+from ntkflow.checks import finite, floating, is_concrete, positive_int
 
 
 def image_patches(images: ArrayLike, size: int, stride: int = 1) -> Array:
@@ -164,7 +164,7 @@ def _target(target: ArrayLike) -> Array:
             f"target has shape {target.shape}; expected (p,) with p ≥ 2: on a line there are no "
             "angles but 0 and π."
         )
-    target = target if jnp.issubdtype(target.dtype, jnp.floating) else target.astype(float)
+    target = floating(target)
     finite("target", target)
     if is_concrete(target) and not np.any(np.asarray(target)):
         raise ValueError("target is 0; expected a filter with a direction.")

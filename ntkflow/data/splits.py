@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ntkflow.checks import finite, prng_key, same_length
+from ntkflow.checks import finite, floating, prng_key, same_length
 from ntkflow.data.dataset import Dataset
 
 
@@ -118,7 +118,7 @@ def standardize(train: Any, *others: Any, labels: bool = True) -> tuple[Dataset,
 
 @jax.jit
 def _standardized(array: Any, train: Any) -> Array:
-    array, train = _floating(array), _floating(train)
+    array, train = floating(array), floating(train)
     # From the first row on, a constant column is exactly 0, and an offset costs no digits.
     first = train[:1]
     moved = train - first
@@ -128,11 +128,6 @@ def _standardized(array: Any, train: Any) -> Array:
     moved = moved / unit
     mean, std = (f(moved, axis=0, keepdims=True) for f in (jnp.mean, jnp.std))
     return ((array - first) / unit - mean) / jnp.where(largest > 0, std, jnp.ones_like(std))
-
-
-def _floating(array: Any) -> Array:
-    array = jnp.asarray(array)
-    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
 
 
 def _pair(name: str, data: Any) -> tuple[Any, Any]:

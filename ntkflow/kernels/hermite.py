@@ -140,8 +140,7 @@ def _scale(scale: ArrayLike) -> Array:
     array = jnp.asarray(scale)
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise ValueError(f"scale is {scale}; expected a real standard deviation.")
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        array = array.astype(float)
+    array = checks.floating(array)
     checks.finite("scale", array)
     if checks.is_concrete(array) and (np.asarray(array) < 0).any():
         raise ValueError(f"scale is {scale}; expected a standard deviation, 0 or greater.")

@@ -57,8 +57,7 @@ def extreme_eigenvalues(kernel: ArrayLike) -> Extremes:
         )
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise ValueError(f"kernel has dtype {array.dtype}; expected a real symmetric matrix.")
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        array = array.astype(float)
+    array = checks.floating(array)
     checks.finite("kernel", array)
     dtype = jnp.promote_types(array.dtype, jnp.float32)
     wide = jnp.promote_types(dtype, jax.dtypes.canonicalize_dtype(float))

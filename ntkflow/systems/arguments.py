@@ -31,6 +31,8 @@ class Rule(NamedTuple):
 
 WHOLE = Rule(lambda a: (a >= 1) & (a == np.floor(a)), "a whole number greater than 0")
 FINITE_POSITIVE = Rule(lambda a: (a > 0) & np.isfinite(a), "a finite number greater than 0")
+# π rounded to float32 is above π. NaN passes: the record of a run that diverged is data.
+ANGLE = Rule(lambda a: ~((a < 0) | (a > np.float32(np.pi))), "an angle in [0, π], in radians")
 EIGENVALUE = Rule(lambda a: a > 0, "greater than 0; it is 0 where inputs are parallel")
 _PROBABILITY = Rule(lambda a: (a > 0) & (a < 1), "a probability of failure in (0, 1)")
 # NaN passes: the residual of a run that diverged is data.

@@ -71,7 +71,6 @@ from ntkflow.systems.convolutional_filter.network import (
     loss as loss,
     predict as predict,
     sampled_gradient as sampled_gradient,
-    uniform_in_ball as uniform_in_ball,
 )
 from ntkflow.systems.convolutional_filter.observables import (
     observables as observables,

@@ -12,14 +12,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 from ntkflow import checks
+from ntkflow.checks import floating as floating
 from ntkflow.systems.arguments import (
+    ANGLE,
     FINITE_POSITIVE,
     WHOLE,
-    Rule,
     checker,
     library as library,
     one_number as one_number,
@@ -30,8 +30,7 @@ from ntkflow.systems.arguments import (
 source = functools.partial(_source, "Du (2019)")
 
 check = checker(
-    # π rounded to float32 is above π. NaN passes: the record of a run that diverged is data.
-    phi=Rule(lambda a: ~((a < 0) | (a > np.float32(np.pi))), "an angle in [0, π], in radians"),
+    phi=ANGLE,
     **dict.fromkeys(("k", "p", "steps"), WHOLE),
     **dict.fromkeys(("step_size", "sigma", "target_norm"), FINITE_POSITIVE),
 )
@@ -86,9 +85,3 @@ def patches_of(z: ArrayLike, size: int | None = None) -> jax.Array:
         )
     checks.finite("z", array)
     return array
-
-
-def floating(x: ArrayLike) -> jax.Array:
-    """`x` as a floating-point array."""
-    array = jnp.asarray(x)
-    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)

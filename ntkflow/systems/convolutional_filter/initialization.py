@@ -9,9 +9,9 @@ from jax.scipy.special import betainc, betaln, gammaln
 from jax.typing import ArrayLike
 
 from ntkflow import checks
+from ntkflow.layers import ball
 from ntkflow.systems.arguments import Rule, checker
 from ntkflow.systems.convolutional_filter.arguments import pair, real, source
-from ntkflow.systems.convolutional_filter.network import uniform_in_ball
 from ntkflow.theory import Bound
 
 _TERMS = 60  # of a series whose terms halve at least
@@ -52,7 +52,7 @@ def initialize_in_ball(
     """
     p = checks.positive_int("p", p)
     check(radius=radius)
-    w = uniform_in_ball(key, (p,), dtype)
+    w = ball()(key, (p,), dtype)
     return {"params": {"filter": jnp.asarray(radius, w.dtype) * w}}
 
 

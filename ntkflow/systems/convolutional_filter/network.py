@@ -3,7 +3,7 @@
 The network of Du (2019), (6.1), with the loss ½ E (f − y)², a mean over samples with a factor ½.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -12,26 +12,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from ntkflow.kernels.arccos import ratio, safe_sqrt
+from ntkflow.layers import ball
 from ntkflow.systems.convolutional_filter.arguments import filter_of, floating, patches_of
 
 Extract = Callable[[jax.Array], jax.Array]
-
-
-def uniform_in_ball(key: jax.Array, shape: Sequence[int], dtype: Any = float) -> jax.Array:
-    """Draw a point uniformly from the unit ball of `shape`: a Flax initializer.
-
-    A uniform direction times U^{1/p}, p being the number of entries and U uniform in [0, 1].
-
-    Example:
-      >>> w = uniform_in_ball(jax.random.key(0), (5,))
-      >>> bool(jnp.linalg.norm(w) <= 1)
-      True
-    """
-    dtype = jax.dtypes.canonicalize_dtype(dtype)
-    key_direction, key_radius = jax.random.split(key)
-    direction = jax.random.normal(key_direction, tuple(shape), dtype)
-    radius = jax.random.uniform(key_radius, (), dtype) ** (1 / direction.size)
-    return radius * direction / jnp.linalg.norm(direction.ravel())
 
 
 class ConvolutionalFilter(nn.Module):
@@ -64,7 +48,7 @@ class ConvolutionalFilter(nn.Module):
     """
 
     patches: Extract | None = None
-    filter_init: Callable[..., jax.Array] = uniform_in_ball
+    filter_init: Callable[..., jax.Array] = ball()
     param_dtype: Any = float
 
     @nn.compact

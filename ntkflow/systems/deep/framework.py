@@ -148,8 +148,7 @@ def population(x: ArrayLike, layers: Sequence[Layer]) -> Population:
     x = jnp.asarray(x)
     if x.ndim != 3 or 0 in x.shape:
         raise ValueError(f"x has shape {x.shape}; expected (samples, positions, channels).")
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        x = x.astype(float)
+    x = checks.floating(x)
     checks.finite("x", x)
     _check(layers, x)
     strengths = tuple((layer.factor, layer.skip) for layer in layers)

@@ -314,8 +314,7 @@ def rows_of_pixels(x: ArrayLike, filter_size: Any) -> jax.Array:
             f"filter_size is {size} for {array.shape[1]} pixels; expected an odd number, at most "
             f"{most}: a window has a pixel in its middle, and ends that can lie on others."
         )
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        array = array.astype(float)
+    array = checks.floating(array)
     checks.finite("x", array)
     return array
 

@@ -46,10 +46,7 @@ def factors(params: Any) -> tuple[jax.Array, jax.Array]:
     if not isinstance(inner, Mapping) or not {"u", "v"} <= set(inner):
         held = sorted(inner) if isinstance(inner, Mapping) else type(inner).__name__
         raise ValueError(f'params holds {held}; expected {{"u": (d_1, r), "v": (d_2, r)}}.')
-    u, v = (
-        array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
-        for array in (jnp.asarray(inner["u"]), jnp.asarray(inner["v"]))
-    )
+    u, v = checks.floating(inner["u"]), checks.floating(inner["v"])
     if u.ndim != 2 or v.ndim != 2 or u.shape[1] != v.shape[1]:
         raise ValueError(
             f"u has shape {u.shape} and v {v.shape}; expected (d_1, r) and (d_2, r), with the same "
@@ -85,8 +82,7 @@ def check_target(target: ArrayLike) -> jax.Array:
     array = jnp.asarray(target)
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(f"M* has shape {array.shape}; expected a matrix, (d_1, d_2).")
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        array = array.astype(float)
+    array = checks.floating(array)
     checks.finite("M*", array)
     return array
 

@@ -95,7 +95,6 @@ def vector(name: str, values: ArrayLike) -> jax.Array:
             f"{name} have shape {array.shape}; expected (m,), one for each hidden node. For "
             "several settings map over them with jax.vmap."
         )
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        array = array.astype(float)
+    array = checks.floating(array)
     checks.finite(name, array)
     return array

@@ -91,8 +91,7 @@ def floating(name: str, values: ArrayLike) -> jax.Array:
     array = jnp.asarray(values)
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise ValueError(f"{name} has dtype {array.dtype}; expected real numbers.")
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        array = array.astype(float)
+    array = checks.floating(array)
     checks.finite(name, array)
     return array
 

@@ -90,7 +90,6 @@ from ntkflow.systems.weight_normalized_filter.limits import (
 from ntkflow.systems.weight_normalized_filter.network import (
     Teacher as Teacher,
     WeightNormalizedFilter as WeightNormalizedFilter,
-    ball as ball,
     draw_patches as draw_patches,
     make_teacher as make_teacher,
     predict as predict,

@@ -19,6 +19,7 @@ from jax.typing import ArrayLike
 
 from ntkflow import checks
 from ntkflow.systems.arguments import (
+    ANGLE,
     FINITE_POSITIVE,
     WHOLE,
     Rule,
@@ -42,8 +43,7 @@ check = checker(
     ),
     v_norm=_LENGTH,
     **dict.fromkeys(("overlap", "total", "target_sum"), _FINITE),
-    # π rounded to float32 is above π.
-    angle=Rule(lambda a: ~((a < 0) | (a > np.float32(np.pi))), "an angle in [0, π], in radians"),
+    angle=ANGLE,
     ratio=Rule(lambda a: (a >= 0) & np.isfinite(a), "a finite number, 0 or greater"),
     radius=Rule(lambda a: (a >= 0) & np.isfinite(a), "a finite number, 0 or greater"),
     epsilon=Rule(lambda a: (a > 0) & (a <= 1), "an accuracy in (0, 1], relative to ‖w*‖²‖a*‖²"),
@@ -59,8 +59,7 @@ def vector(name: str, value: ArrayLike) -> jax.Array:
             f"{name} has shape {array.shape}; expected one axis, not empty. For several map over "
             "them with jax.vmap."
         )
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        array = array.astype(float)
+    array = checks.floating(array)
     checks.finite(name, array)
     return array
 

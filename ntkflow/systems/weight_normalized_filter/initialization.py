@@ -11,9 +11,9 @@ from jax.typing import ArrayLike
 
 from ntkflow import checks
 from ntkflow.kernels.arccos import align
-from ntkflow.layers import sphere
+from ntkflow.layers import ball, sphere
 from ntkflow.systems.weight_normalized_filter.arguments import check, one_number
-from ntkflow.systems.weight_normalized_filter.network import Teacher, ball, check_teacher
+from ntkflow.systems.weight_normalized_filter.network import Teacher, check_teacher
 from ntkflow.systems.weight_normalized_filter.population import population_loss
 from ntkflow.systems.weight_normalized_filter.reduction import (
     Problem,

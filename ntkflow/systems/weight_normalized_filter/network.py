@@ -13,7 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from ntkflow import checks
-from ntkflow.layers import Initializer, sphere
+from ntkflow.layers import ball, sphere
 from ntkflow.systems.weight_normalized_filter.arguments import check, direction, one_number, vector
 from ntkflow.training.losses import squared_loss
 
@@ -68,32 +68,6 @@ class WeightNormalizedFilter(nn.Module):
         shared = self.param("filter", sphere(), (z.shape[2],), dtype)
         output = self.param("output", ball(self.radius), (z.shape[1],), dtype)
         return _forward(shared, output, z)
-
-
-def ball(radius: ArrayLike) -> Initializer:
-    """Build an initializer that is uniform in the ball of `radius` around 0, which may be traced.
-
-    Raises:
-      ValueError: the radius is negative, not finite, or not one number.
-
-    Example:
-      >>> bool(jnp.linalg.norm(ball(2.0)(jax.random.key(0), (3,))) <= 2)
-      True
-
-    Reference: Du (2019), Theorem 5.4.
-    """
-    one_number(radius=radius)
-    check(radius=radius)
-
-    def init(key: jax.Array, shape: Any, dtype: Any = float) -> jax.Array:
-        dtype = jax.dtypes.canonicalize_dtype(dtype)
-        for_direction, for_radius = jax.random.split(key)
-        unit = jax.random.normal(for_direction, tuple(shape), dtype)
-        unit = unit / jnp.linalg.norm(unit)
-        share = jax.random.uniform(for_radius, (), dtype) ** (1 / unit.size)
-        return jnp.asarray(radius, dtype) * share * unit
-
-    return init
 
 
 def make_teacher(
@@ -259,8 +233,7 @@ def patches(z: ArrayLike) -> jax.Array:
             f"z has shape {array.shape}; expected (n, k, p): n samples of k patches with p "
             "entries. For one sample write z[None]."
         )
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        array = array.astype(float)
+    array = checks.floating(array)
     checks.finite("z", array)
     return array
 

@@ -76,8 +76,7 @@ def inverse_overlap(value: ArrayLike) -> jax.Array:
       >>> inverse_overlap(jnp.array([jnp.pi, 1.0, 0.0])).round(4).tolist()
       [0.0, 1.5708, 3.1416]
     """
-    value = jnp.asarray(value)
-    return _bisect(value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(float))
+    return _bisect(checks.floating(value))
 
 
 @jax.custom_jvp

@@ -10,13 +10,13 @@ import pytest
 from helpers import assert_close, compiled, samples
 
 from ntkflow.data.patches import image_patches
+from ntkflow.layers import ball
 from ntkflow.systems.convolutional_filter.arguments import filter_of, pair
 from ntkflow.systems.convolutional_filter.network import (
     ConvolutionalFilter,
     loss,
     predict,
     sampled_gradient,
-    uniform_in_ball,
 )
 from ntkflow.training.descent import descend
 
@@ -62,7 +62,7 @@ def test_images_are_cut_by_the_module():
 def test_the_filter_is_drawn_uniformly_from_the_ball(dtype):
     """‖w‖³ is uniform in [0, 1] for p = 3, of mean ½ and variance 1/12; w has the mean 0."""
     n = 4000
-    draw = compiled(jax.vmap(lambda key: uniform_in_ball(key, (3,), dtype)))
+    draw = compiled(jax.vmap(lambda key: ball()(key, (3,), dtype)))
     w = draw(jax.random.split(jax.random.key(1), n))
     assert w.dtype == dtype
     w = np.asarray(w)

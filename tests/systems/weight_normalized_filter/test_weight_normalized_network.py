@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from helpers import assert_close, compiled, samples
 
+from ntkflow.layers import ball
 from ntkflow.systems.weight_normalized_filter.network import (
     Teacher,
     WeightNormalizedFilter,
-    ball,
     draw_patches,
     make_teacher,
     predict,
